@@ -52,3 +52,4 @@
 
 pub mod body;
 pub mod clock;
+pub mod rule;
