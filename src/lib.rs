@@ -53,3 +53,4 @@
 pub mod body;
 pub mod clock;
 pub mod rule;
+pub mod store;
