@@ -52,5 +52,6 @@
 
 pub mod body;
 pub mod clock;
+pub mod config;
 pub mod rule;
 pub mod store;

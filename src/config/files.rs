@@ -1,0 +1,91 @@
+//! The files that a configuration names: whether each can be read and holds what it is named for.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use super::{
+    diagnostic::{Diagnostic, Source},
+    secrets::{self, SecretsError},
+    section::Span,
+};
+
+/// What a file is named for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The admin interface's bearer token.
+    Token,
+    /// The Redis password.
+    Password,
+    /// Secrets that seal and key ids.
+    Secrets,
+    /// Certificates, PEM.
+    Certificates,
+    /// A private key, PEM.
+    PrivateKey,
+}
+
+/// A file that a key names.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    pub(crate) path: PathBuf,
+    pub(crate) purpose: Purpose,
+    pub(crate) key: &'static str,
+    pub(crate) span: Span,
+}
+
+impl Named {
+    /// Looks into the file; `None` when all is well.
+    pub(crate) fn check(&self, source: &Arc<Source>) -> Option<Diagnostic> {
+        let (wrong, help) = self.look()?;
+        let Self { path, key, span, .. } = self;
+        let message = format!("`{key}`: {} {wrong}", path.display());
+        Some(Diagnostic::error(message).at(source, span.clone()).help(help))
+    }
+
+    fn look(&self) -> Option<(String, &'static str)> {
+        const READABLE: &str =
+            "name a file that the user oncegate runs as may read; relative paths begin at the configuration file";
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) => return Some((format!("cannot be read: {}", reason(&error)), READABLE)),
+        };
+        match self.purpose {
+            Purpose::Token => {
+                let token = bytes.trim_ascii();
+                let one_word = !token.is_empty() && token.iter().all(u8::is_ascii_graphic);
+                (!one_word).then(|| ("does not hold one word".to_owned(), "write the token alone, without blanks"))
+            }
+            Purpose::Password => bytes
+                .trim_ascii()
+                .is_empty()
+                .then(|| ("holds no password".to_owned(), "write the password alone on its first line")),
+            Purpose::Secrets => match secrets::read(&self.path) {
+                Ok(_) => None,
+                Err(SecretsError::Empty) => {
+                    Some(("holds no secret".to_owned(), "write one secret a line: openssl rand -hex 32"))
+                }
+                Err(SecretsError::Unreadable(error)) => Some((format!("cannot be read: {}", reason(&error)), READABLE)),
+            },
+            Purpose::Certificates => {
+                let mut certificates = CertificateDer::pem_slice_iter(&bytes).peekable();
+                let sound = certificates.peek().is_some() && certificates.all(|certificate| certificate.is_ok());
+                (!sound).then(|| {
+                    ("holds no certificate in PEM".to_owned(), "it must have a block -----BEGIN CERTIFICATE-----")
+                })
+            }
+            Purpose::PrivateKey => PrivateKeyDer::from_pem_slice(&bytes).is_err().then(|| {
+                (
+                    "holds no private key in PEM".to_owned(),
+                    "it must have a block -----BEGIN PRIVATE KEY-----, not encrypted",
+                )
+            }),
+        }
+    }
+}
+
+/// The system's words without the error's number.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
