@@ -53,5 +53,6 @@
 pub mod body;
 pub mod clock;
 pub mod config;
+pub mod desk;
 pub mod rule;
 pub mod store;

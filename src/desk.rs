@@ -1,0 +1,421 @@
+//! The desk: claim, wait, renew, settle. All of the concurrency around a record is here.
+//!
+//! A request boards ([`Desk::board`]): it claims its key, joins the owner, or learns why it may do neither. Who holds a
+//! [`Claim`] works under [`Desk::tend`], which renews the lease, and ends with [`Desk::settle`].
+//!
+//! *Doing nothing is safe:* a dropped [`Claim`] leaves its record in flight, which lapses into unknown. There is no
+//! clean-up path to get wrong; a key is freed by a settlement that proves it, and by nothing else.
+
+mod claim;
+mod limits;
+mod trouble;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use dashmap::DashMap;
+use tokio::time::{sleep_until, timeout_at};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::{
+    claim::{Claim, Settled},
+    limits::{Budget, Gauge, Held, Permit},
+};
+use crate::{
+    clock::{self, Instant},
+    rule::{
+        self, Admission, Cell, Expect, Fingerprint, Policy, RecordId, RouteName, Stored, Version, policy::OnInFlight,
+    },
+    store::{Store, StoreError, Swap},
+};
+
+/// Everything that requests of this process share about records.
+#[derive(Debug)]
+pub struct Desk<S> {
+    store: Arc<S>,
+    lease: Duration,
+    /// Guarded exchanges under way.
+    in_flight: Arc<Gauge>,
+    /// Requests that wait for an owner, by record; an entry exists only while somebody waits.
+    waiters: DashMap<RecordId, u32>,
+    waiting: Arc<Gauge>,
+    /// Bytes of answers waiting for the store to come back.
+    backlog: Arc<Budget>,
+    /// Settlements and withdrawn claims that go on without their request.
+    background: TaskTracker,
+    draining: CancellationToken,
+    drained: CancellationToken,
+    counters: Counters,
+}
+
+/// What the desk counts, for the metrics; totals since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Settlements of records whose lease had lapsed.
+    pub settled_late: AtomicU64,
+    /// Claims of uncertain fate that were taken back.
+    pub claims_abandoned_ok: AtomicU64,
+    /// Claims of uncertain fate that turned out never to have been made, or to be somebody else's.
+    pub claims_abandoned_refused: AtomicU64,
+    /// Claims of uncertain fate that could not be taken back before the end.
+    pub claims_abandoned_failed: AtomicU64,
+}
+
+/// How a desk is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long an owner may stay silent.
+    pub lease: Duration,
+    /// Guarded exchanges under way, at most.
+    pub max_in_flight: usize,
+    /// Bytes of answers waiting for the store, at most.
+    pub settle_backlog: u64,
+}
+
+/// A guarded request at the desk.
+#[derive(Debug, Clone, Copy)]
+pub struct Booking<'a> {
+    /// Its record.
+    pub id: &'a RecordId,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// Its route's policy.
+    pub policy: &'a Policy,
+    /// Its route's name.
+    pub route: &'a RouteName,
+    /// How long the records of its key are kept.
+    pub keep: Keep,
+    /// Only observed: it waits for nobody, and does not count against `max_in_flight`.
+    pub observed: bool,
+}
+
+/// How long records are kept, from each write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// An in-flight record.
+    pub in_flight: Duration,
+    /// A completed record.
+    pub completed: Duration,
+    /// An unknown record (P-5).
+    pub unknown: Duration,
+}
+
+impl Keep {
+    /// A route's retentions; a content key's records live for its window from settlement.
+    #[must_use]
+    pub fn of(policy: &Policy, content: Option<Duration>) -> Self {
+        Self {
+            in_flight: policy.outcome_timeout + policy.unknown_retention,
+            completed: content.unwrap_or(policy.retention),
+            unknown: content.unwrap_or(policy.unknown_retention),
+        }
+    }
+}
+
+/// What became of a request at the desk.
+#[derive(Debug)]
+#[must_use]
+pub enum Boarding {
+    /// The key is this request's: forward it.
+    Claimed(Claim),
+    /// The request was executed before.
+    Replay(Replay),
+    /// An owner is at work, and this request may not wait, or waited long enough.
+    InFlight {
+        /// How long the owner has been at work.
+        running: Duration,
+    },
+    /// The key belongs to another request.
+    Mismatch,
+    /// Nobody can say whether the request was executed.
+    Unknown,
+    /// `max_in_flight` is reached.
+    Overloaded,
+    /// Oncegate is shutting down; this request waited for an owner.
+    Draining,
+}
+
+/// A stored answer.
+#[derive(Debug, Clone)]
+pub struct Replay {
+    /// What was kept.
+    pub stored: Stored,
+    /// Since settlement.
+    pub age: Duration,
+    /// Until it is forgotten.
+    pub left: Duration,
+    /// The request joined the owner.
+    pub waited: bool,
+}
+
+/// Why a request could not board. Nothing was sent upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    /// The store has no room for a new record.
+    #[error("the store is full")]
+    Full,
+    /// The store could not be asked; no claim of this request exists.
+    #[error("{0}")]
+    Unavailable(#[source] StoreError),
+    /// The store did not answer in time; this claim may exist. It is withdrawn unless somebody settles it.
+    #[error("{error}")]
+    Uncertain {
+        /// What the store said.
+        #[source]
+        error: StoreError,
+        /// What may exist: hand it to [`Desk::withdraw`], or settle it with [`Desk::settle_uncertain`].
+        claim: Box<Claim>,
+    },
+}
+
+impl<S: Store> Desk<S> {
+    /// A desk before this store.
+    #[must_use]
+    pub fn new(store: Arc<S>, limits: Limits) -> Self {
+        Self {
+            store,
+            lease: limits.lease,
+            in_flight: Arc::new(Gauge::new(limits.max_in_flight)),
+            waiters: DashMap::new(),
+            waiting: Arc::new(Gauge::new(usize::MAX)),
+            backlog: Arc::new(Budget::new(limits.settle_backlog)),
+            background: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            drained: CancellationToken::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The store behind the desk.
+    #[must_use]
+    pub fn store(&self) -> &Arc<S> {
+        &self.store
+    }
+
+    /// Guarded exchanges under way, and their bound.
+    #[must_use]
+    pub fn in_flight(&self) -> &Arc<Gauge> {
+        &self.in_flight
+    }
+
+    /// Requests that wait for an owner.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.held()
+    }
+
+    /// What the desk counts.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Brings a guarded request to its key.
+    ///
+    /// The common path is one trip to the store: the claim is tried at once, and what stood in its way comes back.
+    ///
+    /// # Errors
+    ///
+    /// See [`BoardError`]; nothing was sent, and nothing may be.
+    ///
+    /// # Cancel safety
+    ///
+    /// A claim that was made while the future was dropped stays behind and lapses into unknown, so callers must not
+    /// drop this future while the store is asked: run it in a task of its own when the client may go away.
+    pub async fn board(&self, booking: Booking<'_>) -> Result<Boarding, BoardError> {
+        let Booking { id, fingerprint, policy, .. } = booking;
+        let mut known: Option<Cell<Stored>> = None;
+        let mut looked = false;
+        let mut waiter: Option<Waiter<'_, S>> = None;
+        loop {
+            match rule::admit(policy, known.as_ref(), fingerprint) {
+                Admission::Claim { expect } => {
+                    let permit = if booking.observed { Some(Permit::none()) } else { self.in_flight.try_hold() };
+                    let Some(permit) = permit else {
+                        // Only what would be forwarded is refused: a replay costs no exchange.
+                        if looked {
+                            return Ok(Boarding::Overloaded);
+                        }
+                        known = self.load(id).await?;
+                        looked = true;
+                        continue;
+                    };
+                    match self.claim(&booking, expect, permit).await? {
+                        Ok(claim) => return Ok(Boarding::Claimed(claim)),
+                        Err(cell) => known = cell,
+                    }
+                    looked = true;
+                }
+                Admission::Replay(stored) => {
+                    let cell = known.as_ref().expect("an answer is replayed from a cell");
+                    let replay =
+                        Replay { stored: stored.clone(), age: cell.age, left: cell.left, waited: waiter.is_some() };
+                    self.store.replayed(id);
+                    return Ok(Boarding::Replay(replay));
+                }
+                Admission::Mismatch => return Ok(Boarding::Mismatch),
+                Admission::Unknown => return Ok(Boarding::Unknown),
+                Admission::Busy { running, .. } => {
+                    let version = known.as_ref().expect("an owner is known from a cell").version;
+                    if policy.on_in_flight == OnInFlight::Reject || booking.observed {
+                        return Ok(Boarding::InFlight { running });
+                    }
+                    if self.draining.is_cancelled() {
+                        return Ok(Boarding::Draining);
+                    }
+                    let waiter = match &waiter {
+                        Some(waiter) => waiter,
+                        None => match self.wait(id, policy) {
+                            Some(joined) => waiter.insert(joined),
+                            None => return Ok(Boarding::InFlight { running }),
+                        },
+                    };
+                    let joined = clock::now();
+                    tokio::select! {
+                        biased;
+                        () = self.store.changed(id, version) => {}
+                        () = self.draining.cancelled() => return Ok(Boarding::Draining),
+                        () = sleep_until(waiter.until) => {
+                            return Ok(Boarding::InFlight { running: running + (clock::now() - joined) });
+                        }
+                    }
+                    known = self.load(id).await?;
+                    looked = true;
+                }
+            }
+        }
+    }
+
+    async fn load(&self, id: &RecordId) -> Result<Option<Cell<Stored>>, BoardError> {
+        self.store.load(id).await.map_err(BoardError::Unavailable)
+    }
+
+    /// One atomic step; the cell comes back when somebody else was quicker.
+    async fn claim(
+        &self,
+        booking: &Booking<'_>,
+        expect: Expect,
+        permit: Permit,
+    ) -> Result<Result<Claim, Option<Cell<Stored>>>, BoardError> {
+        let version = draw_version();
+        let claim = Claim::new(booking, version, self.lease, permit);
+        match self.store.swap(booking.id, expect, version, Some(claim.in_flight())).await {
+            Ok(Swap::Done) => Ok(Ok(claim)),
+            Ok(Swap::Stale(cell)) => Ok(Err(cell)),
+            Err(StoreError::Full) => Err(BoardError::Full),
+            Err(error @ StoreError::Refused(_)) => Err(BoardError::Unavailable(error)),
+            // look again, and recognise one's own write by its version.
+            Err(error @ StoreError::Unknown(_)) => match self.store.load(booking.id).await {
+                Ok(Some(cell)) if cell.version == version => Ok(Ok(claim)),
+                Ok(_) | Err(_) => Err(BoardError::Uncertain { error, claim: Box::new(claim) }),
+            },
+        }
+    }
+
+    fn wait(&self, id: &RecordId, policy: &Policy) -> Option<Waiter<'_, S>> {
+        let joined = {
+            let mut count = self.waiters.entry(*id).or_insert(0);
+            let joined = *count < policy.max_waiters;
+            *count += u32::from(joined);
+            joined
+        };
+        if !joined {
+            // `max_waiters = 0` must not leave an entry behind.
+            self.waiters.remove_if(id, |_, count| *count == 0);
+            return None;
+        }
+        Some(Waiter {
+            desk: self,
+            id: *id,
+            until: clock::now() + policy.wait_timeout,
+            _permit: self.waiting.try_hold().expect("the gauge has no bound"),
+        })
+    }
+
+    // === Drain (R-23) ===
+
+    /// From now on nobody waits for an owner.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Whether the drain has begun.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Waits until `others` have ended, no exchange is under way and nothing is left to write, at most until `deadline`;
+    /// then what is left is written `unknown`. Returns how many exchanges were left.
+    ///
+    /// `others` are those who may still bring requests: an exchange may begin as long as they have not ended.
+    pub async fn drained(&self, deadline: Instant, others: impl Future<Output = ()>) -> usize {
+        self.background.close();
+        let quiet = async {
+            others.await;
+            self.in_flight.none().await;
+            self.background.wait().await;
+        };
+        if timeout_at(deadline, quiet).await.is_ok() {
+            return 0;
+        }
+        let left = self.in_flight.held() + self.background.len();
+        self.drained.cancel();
+        // Writing `unknown` is one trip to the store for each; a store that does not answer must not hold the end up.
+        let written = async {
+            self.in_flight.none().await;
+            self.background.wait().await;
+        };
+        _ = timeout_at(clock::now() + LAST_WRITES, written).await;
+        left
+    }
+
+    /// Ends when the drain has ended: exchanges under way are lost then.
+    pub async fn drain_ended(&self) {
+        self.drained.cancelled().await;
+    }
+}
+
+/// How long the last writes of a drain may take.
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
+/// A version of one's own, drawn at random.
+#[must_use]
+pub fn draw_version() -> Version {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system's random source answers");
+    Version(bytes)
+}
+
+/// A request that waits for an owner.
+struct Waiter<'a, S> {
+    desk: &'a Desk<S>,
+    id: RecordId,
+    until: Instant,
+    _permit: Permit,
+}
+
+impl<S> Drop for Waiter<'_, S> {
+    fn drop(&mut self) {
+        if let dashmap::Entry::Occupied(mut entry) = self.desk.waiters.entry(self.id) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
+impl Counters {
+    fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
