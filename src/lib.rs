@@ -56,3 +56,4 @@ pub mod config;
 pub mod desk;
 pub mod rule;
 pub mod store;
+pub mod telemetry;
