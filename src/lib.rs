@@ -57,3 +57,4 @@ pub mod desk;
 pub mod rule;
 pub mod store;
 pub mod telemetry;
+pub mod upstream;
