@@ -55,6 +55,7 @@ pub mod clock;
 pub mod config;
 pub mod desk;
 pub mod rule;
+pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;

@@ -1,0 +1,132 @@
+//! The downstream side: accepts connections, holds clients to their deadlines, and hands whole request heads to a
+//! [`Handler`].
+//!
+//! What it promises: a handler never sees a request whose framing or target is ambiguous (they are
+//! [refused](Handler::refuse) instead), nobody can hold a connection without making progress, and an answer reaches a
+//! client that is still sending. What it leaves to others: everything about the request itself. `server` knows neither
+//! routes nor keys, and does not import the proxy.
+//!
+//! One [`serve`] runs on each worker's current-thread runtime, all of them accepting from clones of one [`Listener`].
+
+mod accept;
+mod body_timeout;
+mod connection;
+mod deadline;
+mod exchange;
+pub mod forwarded;
+pub mod guard;
+mod http1;
+mod http2;
+mod listener;
+mod refusal;
+mod screen;
+mod sniff;
+mod stream;
+mod tls;
+mod wire;
+
+use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+pub use self::{
+    accept::serve,
+    body_timeout::{TimedBody, TimedBodyError},
+    connection::Connections,
+    listener::Listener,
+    refusal::{Reason, Refusal},
+    tls::{Tls, TlsError},
+};
+use crate::config::settled;
+
+/// Answers requests. Cloned for each connection and each request: a clone should cost no more than an `Arc`'s.
+///
+/// Both futures may be dropped at any await, when the client goes away or resets its stream. An answer given before the
+/// request's body was read reaches the client all the same; the connection closes after it.
+///
+/// A handler that takes hyper's `OnUpgrade` from a request and answers otherwise than with 101 must drop it before: hyper
+/// would hand it the connection at its end.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// The answer's body.
+    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static;
+
+    /// Answers a request whose head obeys every rule of the guard.
+    ///
+    /// Its body may still break one: then the body ends with an error, in whose chain [`Refusal::of`] finds the reason.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        connection: Arc<Connection>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// Answers in place of a request whose head broke a rule: nothing but this refusal is to be said, and the
+    /// connection (HTTP/2: the stream) closes after it.
+    fn refuse(
+        &self,
+        refusal: Refusal,
+        connection: Arc<Connection>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// What is known of the connection that a request came on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// The client's end; `None` on a Unix socket. IPv4 addresses are never in their IPv6-mapped form.
+    pub peer: Option<SocketAddr>,
+    /// Our end; `None` on a Unix socket.
+    pub local: Option<SocketAddr>,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// Who the client's certificate says it is: `uri:…`, `dns:…`, `subject:…`, or `key:…`, the latter two in
+    /// hexadecimal digits of their DER.
+    pub tls_subject: Option<Arc<str>>,
+    /// Whether HTTP/2 is spoken.
+    pub http2: bool,
+}
+
+/// What clients are held to. A reload swaps them; connections keep those they began with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of all workers together. Beyond: 503 and close.
+    pub max_connections: usize,
+    /// Bytes of a request's head.
+    pub max_head: usize,
+    /// Accept, or first byte of a later request, to the whole head; TLS and HTTP/2 handshakes included.
+    pub header_timeout: Duration,
+    /// Between an answer and the first byte of the next request.
+    pub idle_timeout: Duration,
+    /// How long a client may take nothing of an answer that is waiting for it.
+    pub write_timeout: Duration,
+}
+
+impl Limits {
+    /// The default of [`Limits::write_timeout`]: as long as a silent body is waited for by default, and beyond what a
+    /// lost packet or a sleeping phone radio costs.
+    pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+}
+
+impl From<&settled::Server> for Limits {
+    fn from(server: &settled::Server) -> Self {
+        Self {
+            max_connections: server.max_connections,
+            max_head: server.max_head,
+            header_timeout: server.header_timeout,
+            idle_timeout: server.idle_timeout,
+            write_timeout: Self::WRITE_TIMEOUT,
+        }
+    }
+}
+
+/// What the workers of one listener share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// What clients are held to; looked at once for each connection.
+    pub limits: Arc<ArcSwap<Limits>>,
+    /// TLS, if clients are to speak it.
+    pub tls: Option<Arc<Tls>>,
+    /// Counts the connections of all workers.
+    pub connections: Arc<Connections>,
+}

@@ -1,0 +1,188 @@
+//! One connection from its accept to its end, and the count of them all.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{timeout, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
+
+use super::{
+    Connection, Handler, Limits, Tls,
+    deadline::Pulse,
+    http1, http2,
+    sniff::{Sniffed, sniff},
+    stream::Stream,
+    tls,
+};
+use crate::clock;
+
+/// Connections of all workers.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: AtomicUsize,
+    turned_away: AtomicU64,
+    leaving: AtomicUsize,
+}
+
+impl Connections {
+    /// Connections from clients that are open now, tunnels included.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// Connections beyond `max_connections` since the start, each closed, and answered with 503 where no TLS is spoken.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away.load(Relaxed)
+    }
+}
+
+/// The right to one connection, until it is dropped. It is dropped with the transport, so that a tunnel counts although
+/// its HTTP connection has ended.
+pub(super) struct Permit {
+    connections: Arc<Connections>,
+    _worker: TaskTrackerToken,
+}
+
+impl Permit {
+    pub(super) fn take(connections: &Arc<Connections>, max: usize, worker: TaskTrackerToken) -> Option<Self> {
+        let before = connections.open.fetch_add(1, Relaxed);
+        // Made before the comparison, so that being over the limit gives the place back.
+        let permit = Self { connections: Arc::clone(connections), _worker: worker };
+        (before < max).then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.connections.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A connection whose protocol is known, with what it takes to serve it.
+pub(super) struct Session<H> {
+    pub(super) stream: Stream,
+    /// What was read to tell the protocol.
+    pub(super) sniffed: Vec<u8>,
+    pub(super) permit: Permit,
+    pub(super) handler: H,
+    pub(super) connection: Arc<Connection>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) stop: CancellationToken,
+}
+
+/// Serves one connection to its end. What goes wrong with it concerns its client alone.
+pub(super) async fn serve<H: Handler>(
+    stream: Stream,
+    permit: Permit,
+    handler: H,
+    tls: Option<Arc<Tls>>,
+    limits: Arc<Limits>,
+    stop: CancellationToken,
+) {
+    let pulse = Arc::new(Pulse::new(clock::now()));
+    let opening = timeout_at(pulse.start() + limits.header_timeout, open(stream, tls));
+    // Until its protocol is known, nothing was asked of us: a drain need not wait for it, nor a late client be told.
+    let (mut stream, sniffed) = match stop.run_until_cancelled(opening).await {
+        Some(Ok(Ok(opened))) => opened,
+        Some(Ok(Err(error))) => return ended_early(&error),
+        Some(Err(_late)) => return,
+        None => return,
+    };
+    let http2 = matches!(sniffed, Sniffed::Http2(_));
+    let (Sniffed::Http1(sniffed) | Sniffed::Http2(sniffed)) = sniffed else { return };
+    let connection = Arc::new(Connection { http2, ..std::mem::take(&mut stream.ends) });
+    let session = Session { stream, sniffed, permit, handler, connection, limits, pulse, stop };
+    let ended = if http2 {
+        // Larger by far, and rarer: it need not make every connection's task as large.
+        Box::pin(http2::serve(session)).await
+    } else {
+        http1::serve(session).await
+    };
+    if let Err(error) = ended {
+        ended_early(&error);
+    }
+}
+
+/// Finds out which protocol is spoken: by ALPN within TLS, by the first bytes without.
+async fn open(mut stream: Stream, tls: Option<Arc<Tls>>) -> io::Result<(Stream, Sniffed)> {
+    let Some(tls) = tls else {
+        let sniffed = sniff(&mut stream).await?;
+        return Ok((stream, sniffed));
+    };
+    let stream = tls.handshake(stream).await?;
+    let agreed = if tls::speaks_http2(&stream) { Sniffed::Http2(Vec::new()) } else { Sniffed::Http1(Vec::new()) };
+    Ok((Stream::tls(stream), agreed))
+}
+
+fn ended_early(error: &(dyn std::error::Error + 'static)) {
+    tracing::debug!(error, "a client's connection ended early");
+}
+
+/// Clients beyond the limit that are told so at the same time; more of them are closed unheard.
+const LEAVING_MAX: usize = 64;
+/// For a client to send what it has and to take the answer.
+const LEAVING_TIME: Duration = Duration::from_secs(1);
+/// What is said to a client beyond the limit.
+const FULL: &str = concat!(
+    "HTTP/1.1 503 Service Unavailable\r\n",
+    "content-type: application/problem+json\r\n",
+    "content-length: 266\r\n",
+    "retry-after: 1\r\n",
+    "connection: close\r\n",
+    "\r\n",
+    r#"{"type":"urn:oncegate:problem:overloaded","title":"Too many requests are under way","status":503,"#,
+    r#""detail":"This request was not sent on, since too many connections are open; it is safe to repeat with the "#,
+    r#"same key.","code":"overloaded","executed":"no","retry":"safe"}"#,
+);
+
+/// Tells a client that there is no room for its connection, without a place of its own.
+pub(super) fn turn_away(stream: Stream, tls: bool, connections: &Arc<Connections>) {
+    connections.turned_away.fetch_add(1, Relaxed);
+    if tls {
+        // It would understand nothing before a handshake, which costs more than what the limit is to save.
+        return;
+    }
+    if connections.leaving.fetch_add(1, Relaxed) >= LEAVING_MAX {
+        connections.leaving.fetch_sub(1, Relaxed);
+        return;
+    }
+    let connections = Arc::clone(connections);
+    tokio::spawn(async move {
+        // Neither a client that takes nothing nor one that is gone already matters to anybody else.
+        let _ = timeout(LEAVING_TIME, say_full(stream)).await;
+        connections.leaving.fetch_sub(1, Relaxed);
+    });
+}
+
+async fn say_full(mut stream: Stream) -> io::Result<()> {
+    stream.write_all(FULL.as_bytes()).await?;
+    stream.shutdown().await?;
+    // Closing over unread bytes would reset the connection and could take the answer with it.
+    let mut discarded = [0; 1024];
+    while stream.read(&mut discarded).await? > 0 {}
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_a_connection_too_many_is_framed_right() {
+        let (head, body) = FULL.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+        serde_json::from_str::<serde_json::Value>(body).unwrap();
+    }
+}

@@ -1,0 +1,97 @@
+//! The transports that clients come on, as one type: the protocol code above is compiled once.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+use tokio_rustls::server::TlsStream;
+
+use super::{Connection, tls};
+
+/// An accepted connection.
+pub(super) struct Stream {
+    kind: Kind,
+    /// Who is at its ends.
+    pub(super) ends: Connection,
+}
+
+enum Kind {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<Stream>>),
+}
+
+impl Stream {
+    pub(super) fn tcp(stream: TcpStream, peer: SocketAddr) -> Self {
+        // Fails only on a connection that is already gone, which the first read finds out.
+        let _ = stream.set_nodelay(true);
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let local = stream.local_addr().ok().map(canonical);
+        let ends = Connection { peer: Some(canonical(peer)), local, ..Connection::default() };
+        Self { kind: Kind::Tcp(stream), ends }
+    }
+
+    pub(super) fn unix(stream: UnixStream) -> Self {
+        Self { kind: Kind::Unix(stream), ends: Connection::default() }
+    }
+
+    /// The same connection, with TLS spoken on it.
+    pub(super) fn tls(mut stream: TlsStream<Self>) -> Self {
+        let ends = std::mem::take(&mut stream.get_mut().0.ends);
+        let ends = Connection { tls: true, tls_subject: tls::subject(&stream), ..ends };
+        Self { kind: Kind::Tls(Box::new(stream)), ends }
+    }
+}
+
+macro_rules! each {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match &mut $self.get_mut().kind {
+            Kind::Tcp($stream) => $call,
+            Kind::Unix($stream) => $call,
+            Kind::Tls($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.kind {
+            Kind::Tcp(stream) => stream.is_write_vectored(),
+            Kind::Unix(stream) => stream.is_write_vectored(),
+            Kind::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,131 @@
+//! The transport as hyper sees it: reads pass an [`Inlet`], writes are watched, and closing waits for the client to hear
+//! the answer.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{connection::Permit, deadline::Pulse};
+
+/// What stands between the transport's bytes and hyper.
+pub(super) trait Inlet: Unpin {
+    /// Reads from `stream` what may go on, as [`AsyncRead::poll_read`] does.
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        pulse: &Pulse,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>>;
+}
+
+/// A transport that stamps its [`Pulse`].
+pub(super) struct Wire<S, I> {
+    stream: S,
+    inlet: I,
+    pulse: Arc<Pulse>,
+    /// The client's side is closed.
+    client_closed: bool,
+    end: End,
+    _permit: Permit,
+}
+
+/// How far the closing is (RFC 9112 s9.6).
+enum End {
+    /// Open, or shutting down our side.
+    Open,
+    /// Our side is closed; that many bytes more are thrown away.
+    Lingering(usize),
+    /// Nothing is left to wait for.
+    Over,
+}
+
+/// What is read and thrown away so that the client hears the answer: an upload that is larger would not end soon.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+impl<S, I> Wire<S, I> {
+    pub(super) const fn new(stream: S, inlet: I, pulse: Arc<Pulse>, permit: Permit) -> Self {
+        Self { stream, inlet, pulse, client_closed: false, end: End::Open, _permit: permit }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncRead for Wire<S, I> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(this.inlet.poll_read(&mut this.stream, &this.pulse, cx, buf))?;
+        if buf.filled().len() == before {
+            this.client_closed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.pulse.write_waits(written.is_pending());
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.pulse.write_waits(written.is_pending());
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        // hyper flushes only when it has written all; TLS may hold some of that back until the client takes it.
+        this.pulse.write_waits(flushed.is_pending());
+        flushed
+    }
+
+    /// Closes our side, then reads until the client closes its own, or enough. Closing over unread bytes would reset the
+    /// connection, and a reset takes answers with it that the client has not read yet. The time is the connection's
+    /// deadline to bound.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            match this.end {
+                End::Open => {
+                    ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+                    if this.client_closed {
+                        this.end = End::Over;
+                        continue;
+                    }
+                    this.pulse.linger_begun();
+                    this.end = End::Lingering(LINGER_BYTES);
+                }
+                End::Lingering(left) => {
+                    let mut scratch = [0; 4096];
+                    let mut scratch = ReadBuf::new(&mut scratch);
+                    // An error says that the client is gone, which is what was waited for.
+                    let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut scratch));
+                    let count = scratch.filled().len();
+                    this.end = match left.checked_sub(count) {
+                        Some(left) if read.is_ok() && count > 0 => End::Lingering(left),
+                        Some(_) | None => End::Over,
+                    };
+                }
+                End::Over => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}

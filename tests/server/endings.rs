@@ -1,0 +1,122 @@
+//! How connections end: early answers, clients that leave, too many of them, and the drain.
+
+use std::{io::Write, thread::sleep, time::Duration};
+
+use oncegate::server::Limits;
+
+use crate::harness::{Server, eventually, limits, now};
+
+// contract: R-7
+#[test]
+fn an_answer_given_before_the_body_was_read_reaches_the_client() {
+    let server = Server::start();
+    for _ in 0..20 {
+        let mut client = server.client();
+        client.send("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n");
+        for _ in 0..90 {
+            client.send([b'x'; 10_000]);
+        }
+        let (status, head, _) = client.answer().unwrap();
+        assert_eq!(status, 413);
+        assert!(head.contains("connection: close"), "{head}");
+        assert_eq!(client.read_to_end().unwrap(), "");
+    }
+}
+
+// contract: R-7
+#[test]
+fn what_a_client_goes_on_sending_after_an_early_answer_does_not_reset_the_connection() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.send("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n");
+    assert_eq!(client.answer().unwrap().0, 413);
+    assert_eq!(client.read_to_end().unwrap(), "");
+    for _ in 0..10 {
+        sleep(Duration::from_millis(10));
+        client.stream.write_all(&[b'x'; 1000]).unwrap();
+    }
+    drop(client);
+    eventually("the end of the connection", || server.connections.open() == 0);
+}
+
+#[test]
+fn an_endless_body_that_nobody_reads_is_not_read_for_ever() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.send("POST /early HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.stream.set_nonblocking(true).unwrap();
+    eventually("the end of the connection", || {
+        let mut client = &client.stream;
+        client.write(b"400\r\n").is_err_and(|e| e.kind() != std::io::ErrorKind::WouldBlock)
+            || server.handled() == 1 && server.connections.open() == 0
+    });
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_request_along() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.send("GET /never HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the request", || server.handled() == 1);
+    drop(client);
+    eventually("the end of its handling", || server.dropped() == 1);
+    eventually("the end of the connection", || server.connections.open() == 0);
+}
+
+#[test]
+fn a_client_that_says_it_sends_no_more_still_gets_its_answer() {
+    let serve = |path: &str| {
+        let (_server, mut client) = Server::after(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(client.answer().unwrap().0, 200);
+        let answered = now();
+        assert_eq!(client.read_to_end().unwrap(), "");
+        answered.elapsed()
+    };
+    serve("/a");
+    // The end follows at once, not when some deadline fires; a busy machine has three tries to show it.
+    assert!((0..3).any(|_| serve("/slow") < Duration::from_millis(400)));
+}
+
+#[test]
+fn a_connection_too_many_is_answered_503_and_closed() {
+    let server = Server::with(Limits { max_connections: 2, ..limits() });
+    let mut first = server.client();
+    let mut second = server.client();
+    for client in [&mut first, &mut second] {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer().unwrap();
+    }
+    let mut third = server.client();
+    let (status, head, body) = third.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer().unwrap();
+    assert_eq!(status, 503);
+    assert!(head.contains("retry-after: 1") && body.contains("\"executed\":\"no\""), "{head}{body}");
+    assert_eq!(third.read_to_end().unwrap(), "");
+    assert_eq!((server.connections.turned_away(), server.handled()), (1, 2));
+
+    drop(first);
+    eventually("room", || server.connections.open() == 1);
+    let mut fourth = server.client();
+    assert_eq!(fourth.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer().unwrap().0, 200);
+}
+
+// contract: R-23
+#[test]
+fn a_drain_closes_idle_connections_and_lets_busy_ones_finish() {
+    let server = Server::start();
+    let mut idle = server.client();
+    idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer().unwrap();
+    let mut fresh = server.client();
+    let mut busy = server.client();
+    busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the request", || server.handled() == 2 && server.connections.open() == 3);
+
+    server.stop();
+    assert_eq!(idle.read_to_end().unwrap(), "");
+    assert_eq!(fresh.read_to_end().unwrap(), "");
+    let (status, head, body) = busy.answer().unwrap();
+    assert_eq!((status, &*body), (200, "slow"));
+    assert!(head.contains("connection: close"), "{head}");
+    assert_eq!(busy.read_to_end().unwrap(), "");
+    drop((idle, fresh, busy));
+    eventually("the server's end", || server.is_over());
+    assert!(std::net::TcpStream::connect(server.address).is_err());
+}
