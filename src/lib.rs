@@ -54,6 +54,7 @@ pub mod body;
 pub mod clock;
 pub mod config;
 pub mod desk;
+pub mod proxy;
 pub mod rule;
 pub mod server;
 pub mod store;

@@ -1,0 +1,281 @@
+//! The path of a request: find its route, classify, pass or guard. One function, top to bottom.
+//!
+//! What may happen to a guarded request is decided by [`crate::rule`]; the [`crate::desk`] brings it to its key; here
+//! bytes are carried from one to the other. The exchange with the upstream is detached from the client (`exchange`).
+
+mod body;
+mod exchange;
+mod guarded;
+mod headers;
+mod observe;
+mod pass;
+mod refusal;
+pub mod routes;
+mod visit;
+
+use std::{collections::HashMap, sync::Arc};
+
+use arc_swap::ArcSwap;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, request};
+use hyper::body::Incoming;
+
+pub use self::body::ResponseBody;
+use self::{
+    body::{ClientBody, Payload},
+    refusal::Refusal,
+    routes::Routes,
+    visit::{Account, Visit},
+};
+use crate::{
+    body::RequestBody,
+    clock,
+    config::{Config, settled::Route},
+    desk::{Budget, Desk, Gauge},
+    rule::{Outcome, Policy, RecordId, RouteName, head::Head, identity::IdKey, method, policy::Mode, problem::Problem},
+    server::{Connection, Handler},
+    store::Store,
+    telemetry::{
+        log::Log,
+        metrics::{Metrics, RouteMetrics, Unguarded, UpstreamMetrics},
+    },
+    upstream::Upstreams,
+};
+
+/// The label of requests that no route matches.
+const NO_ROUTE: &str = "none";
+
+/// What every worker thread shares.
+#[derive(Debug)]
+pub struct Shared<S> {
+    /// Brings requests to their keys.
+    pub desk: Arc<Desk<S>>,
+    /// What a reload replaces.
+    pub live: ArcSwap<Live>,
+    /// Keys the record ids.
+    pub id_key: IdKey,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Tells.
+    pub log: Arc<Log>,
+    /// `max_buffered`
+    pub buffered: Arc<Budget>,
+    /// Requests that are observed at a time.
+    pub observing: Arc<Gauge>,
+}
+
+/// What follows from one configuration. Requests under way keep the one they started with.
+#[derive(Debug)]
+pub struct Live {
+    config: Arc<Config>,
+    routes: Routes,
+    upstreams: Upstreams,
+    route_metrics: HashMap<RouteName, Arc<RouteMetrics>>,
+    upstream_metrics: Vec<Arc<UpstreamMetrics>>,
+    nowhere: Arc<RouteMetrics>,
+}
+
+impl Live {
+    /// Makes every metric of the configuration's routes and upstreams, so that all series exist from the start.
+    #[must_use]
+    pub fn new(config: Arc<Config>, upstreams: Upstreams, metrics: &Metrics) -> Self {
+        let named = config.routes.iter().chain(&config.fallback);
+        Self {
+            routes: Routes::new(&config),
+            upstreams,
+            route_metrics: named.map(|route| (route.name.clone(), metrics.route(&route.name, &route.policy))).collect(),
+            upstream_metrics: config.upstreams.iter().map(|upstream| metrics.upstream(&upstream.name)).collect(),
+            nowhere: metrics.route(&RouteName(NO_ROUTE.into()), &Policy::default()),
+            config,
+        }
+    }
+
+    /// The configuration this follows from.
+    #[must_use]
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// The upstreams' pools.
+    #[must_use]
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+}
+
+/// Answers the requests of one worker thread.
+#[derive(Debug)]
+pub struct Proxy<S> {
+    shared: Arc<Shared<S>>,
+    worker: usize,
+}
+
+impl<S> Clone for Proxy<S> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), worker: self.worker }
+    }
+}
+
+/// How a request was answered.
+#[derive(Debug)]
+struct Reply {
+    response: Response<Payload>,
+    outcome: Outcome,
+    why: Option<&'static str>,
+}
+
+/// A request with what was found out about it on the way.
+struct Visitor {
+    live: Arc<Live>,
+    route: Arc<Route>,
+    connection: Arc<Connection>,
+    head: request::Parts,
+}
+
+impl Visitor {
+    /// What the rule reads of the head.
+    fn rule_head(&self) -> Head<'_> {
+        Head {
+            method: &self.head.method,
+            path: self.head.uri.path(),
+            query: self.head.uri.query(),
+            headers: &self.head.headers,
+            tls_subject: self.connection.tls_subject.as_deref(),
+        }
+    }
+}
+
+impl<S: Store> Proxy<S> {
+    /// The proxy of worker thread `worker`.
+    #[must_use]
+    pub fn new(shared: Arc<Shared<S>>, worker: usize) -> Self {
+        Self { shared, worker }
+    }
+
+    /// The whole way of a request.
+    async fn answer(&self, visitor: Visitor, body: Incoming, visit: &mut Visit) -> Reply {
+        let policy = &visitor.route.policy;
+        let body = ClientBody::new(body, visitor.live.config.server.body_timeout);
+        let guards = policy.mode != Mode::Off && method::guards(policy, &visitor.head.method);
+        let grpc = guards && is_grpc(&visitor.head.headers);
+        if grpc {
+            visit.metrics.unguarded(Unguarded::Grpc);
+        }
+        // Boxed, so that a request that passes does not carry room for them: the server moves this future about.
+        match policy.mode {
+            Mode::Enforce if guards && !grpc => Box::pin(self.guard(visitor, body, visit)).await,
+            Mode::Observe if guards && !grpc => Box::pin(self.observe(visitor, body, visit)).await,
+            Mode::Enforce | Mode::Observe | Mode::Off => {
+                self.pass(visitor, RequestBody::stream(body), visit, None).await
+            }
+        }
+    }
+
+    fn open(&self, live: &Live, route: Option<&Route>, head: &request::Parts) -> Visit {
+        let (name, metrics) = match route {
+            Some(route) => (route.name.clone(), live.route_metrics.get(&route.name).unwrap_or(&live.nowhere)),
+            None => (RouteName(NO_ROUTE.into()), &live.nowhere),
+        };
+        Visit::open(Account {
+            log: Arc::clone(&self.shared.log),
+            metrics: Arc::clone(metrics),
+            route: name,
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            class: method::classify(&head.method),
+            started: clock::now(),
+            traceparent: head.headers.get("traceparent").cloned(),
+            record: None,
+            upstream_took: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            status: 0,
+            outcome: Outcome::Failed,
+            why: None,
+            observer: None,
+        })
+    }
+}
+
+impl<S: Store> Handler for Proxy<S> {
+    type Body = ResponseBody;
+
+    async fn handle(&self, request: Request<Incoming>, connection: Arc<Connection>) -> Response<ResponseBody> {
+        let live = self.shared.live.load_full();
+        let (head, body) = request.into_parts();
+        let host = authority(&head);
+        let route = live.routes.find(host, head.uri.path(), &head.method).cloned();
+        let mut visit = self.open(&live, route.as_deref(), &head);
+        if head.method == Method::CONNECT {
+            let refusal = Refusal::new(Problem::BadRequest)
+                .status(StatusCode::METHOD_NOT_ALLOWED)
+                .reason("method-connect")
+                .detail("This proxy makes no tunnels: CONNECT is refused, and nothing was sent on.");
+            return finish(visit, refused(refusal, route.as_deref(), None));
+        }
+        let Some(route) = route else {
+            return finish(visit, refused(Refusal::new(Problem::NoRoute), None, None));
+        };
+        let visitor = Visitor { live, route, connection, head };
+        let reply = self.answer(visitor, body, &mut visit).await;
+        finish(visit, reply)
+    }
+
+    async fn refuse(&self, refusal: crate::server::Refusal, _: Arc<Connection>) -> Response<ResponseBody> {
+        let live = self.shared.live.load_full();
+        // Its head could not be read: neither method nor path is known.
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method = Method::from_bytes(b"-").expect("a hyphen is a token");
+        head.uri = Uri::from_static("*");
+        let visit = self.open(&live, None, &head);
+        let refusal = Refusal::new(Problem::BadRequest)
+            .status(refusal.status)
+            .reason(refusal.reason.as_str())
+            .detail(refusal.detail);
+        finish(visit, refused(refusal, None, None))
+    }
+}
+
+/// A refusal as a reply, counted.
+fn refused(refusal: Refusal, route: Option<&Route>, record: Option<RecordId>) -> Reply {
+    let refusal = match record {
+        Some(id) => refusal.record(id),
+        None => refusal,
+    };
+    let (outcome, why) = (refusal.outcome(), refusal.reason);
+    Reply { response: refusal.render(route.map(|route| &route.policy)), outcome, why: Some(why) }
+}
+
+/// Closes the account of a whole answer at once; that of a stream when it ends.
+fn finish(mut visit: Visit, reply: Reply) -> Response<ResponseBody> {
+    let Reply { response, outcome, why } = reply;
+    visit.status = response.status().as_u16();
+    visit.outcome = outcome;
+    if let Some(why) = why {
+        visit.why = Some(why);
+        visit.metrics.refused(why);
+    }
+    let (mut head, payload) = response.into_parts();
+    headers::add_via(&mut head.headers);
+    let body = match payload {
+        Payload::Whole(bytes) => {
+            visit.bytes_out = bytes.as_ref().map_or(0, bytes::Bytes::len) as u64;
+            drop(visit);
+            ResponseBody::new(Payload::Whole(bytes), None)
+        }
+        stream @ Payload::Stream { .. } => ResponseBody::new(stream, Some(visit)),
+    };
+    Response::from_parts(head, body)
+}
+
+/// The one authority of a request: the guard has seen that target and Host agree.
+fn authority(head: &request::Parts) -> &str {
+    match head.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
+    }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers::media_type(headers)
+        .is_some_and(|found| found.get(..16).is_some_and(|begin| begin.eq_ignore_ascii_case("application/grpc")))
+}

@@ -1,0 +1,282 @@
+//! Bodies in the proxy: reading one whole within bounds, giving back what was read, and what a client is sent.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::visit::{BROKE_OFF, Visit};
+use crate::{
+    body::BodyError,
+    desk::Held,
+    server::{TimedBody, TimedBodyError},
+    upstream::UpstreamBody,
+};
+
+/// What a client is sent.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    /// All of it.
+    Whole(Option<Bytes>),
+    /// A first part, and the rest as it comes.
+    Stream { prefix: std::vec::IntoIter<Bytes>, rest: Rest },
+}
+
+/// What comes after the first part of a streamed answer.
+#[derive(Debug)]
+pub(crate) enum Rest {
+    Body(UpstreamBody),
+    Trailers(Option<HeaderMap>),
+}
+
+impl Payload {
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self::Whole(None)
+    }
+
+    pub(crate) fn stream(rest: UpstreamBody) -> Self {
+        Self::Stream { prefix: Vec::new().into_iter(), rest: Rest::Body(rest) }
+    }
+}
+
+/// The body of every response, and the visit whose account is closed when it ends.
+#[derive(Debug)]
+pub struct ResponseBody {
+    payload: Payload,
+    visit: Option<Visit>,
+}
+
+impl ResponseBody {
+    pub(crate) fn new(payload: Payload, visit: Option<Visit>) -> Self {
+        Self { payload, visit }
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        if let Some(visit) = &mut self.visit {
+            visit.bytes_out += bytes as u64;
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = match &mut self.payload {
+            Payload::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Payload::Stream { prefix, rest } => match prefix.next() {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => match rest {
+                    Rest::Body(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::upstream),
+                    Rest::Trailers(trailers) => {
+                        Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+                    }
+                },
+            },
+        };
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.sent(bytes);
+            }
+            Poll::Ready(None) => drop(self.visit.take()),
+            Poll::Ready(Some(Err(_))) => {
+                // The head is long gone; the log says that its answer broke off.
+                if let Some(visit) = &mut self.visit {
+                    visit.why = Some(BROKE_OFF);
+                }
+            }
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.payload {
+            Payload::Whole(bytes) => bytes.is_none(),
+            Payload::Stream { prefix, rest } => {
+                prefix.as_slice().is_empty()
+                    && match rest {
+                        Rest::Body(body) => body.is_end_stream(),
+                        Rest::Trailers(trailers) => trailers.is_none(),
+                    }
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.payload {
+            Payload::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Payload::Stream { prefix, rest } => {
+                let ready: u64 = prefix.as_slice().iter().map(|part| part.len() as u64).sum();
+                let rest = match rest {
+                    Rest::Body(body) => body.size_hint(),
+                    // With trailers to come the length must not be promised, else they would not be framed.
+                    Rest::Trailers(_) => SizeHint::new(),
+                };
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower() + ready);
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper + ready);
+                }
+                hint
+            }
+        }
+    }
+}
+
+/// A client's body, which may not stay silent for longer than `body_timeout`.
+#[derive(Debug)]
+pub(crate) struct ClientBody(TimedBody<Incoming>);
+
+impl ClientBody {
+    pub(crate) fn new(body: Incoming, patience: Duration) -> Self {
+        Self(TimedBody::new(body, patience))
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map_err(|error| match error {
+            TimedBodyError::Silent(_) => BodyError::Silent,
+            TimedBodyError::Body(error) => BodyError::Incomplete(Some(error)),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// A request body that was read whole.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) bytes: Bytes,
+    /// Its place in `max_buffered`.
+    pub(crate) held: Held,
+}
+
+/// Why a request body was not read whole.
+#[derive(Debug)]
+pub(crate) enum NotWhole<B> {
+    /// Longer than the limit. What was read comes back, and the rest is still to come.
+    TooLarge(Prefixed<B>),
+    /// `max_buffered` is reached.
+    Overloaded,
+    /// It has trailers.
+    Trailers,
+    /// The client went, stalled, or broke its framing.
+    Failed(BodyError),
+}
+
+/// Reads a body whole, up to `limit` bytes (contract: R-7).
+pub(crate) async fn read_whole<B>(mut body: B, limit: u64, mut held: Held) -> Result<Whole, NotWhole<B>>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    let mut parts: Vec<Bytes> = Vec::new();
+    let mut length = 0;
+    // Decided from Content-Length where there is one.
+    if body.size_hint().exact().is_some_and(|exact| exact > limit) {
+        return Err(NotWhole::TooLarge(Prefixed::new(parts, body)));
+    }
+    while let Some(frame) = body.frame().await {
+        let data = match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => data,
+            Ok(Err(_)) => return Err(NotWhole::Trailers),
+            Err(error) => return Err(NotWhole::Failed(error)),
+        };
+        length += data.len() as u64;
+        if length > limit {
+            parts.push(data);
+            return Err(NotWhole::TooLarge(Prefixed::new(parts, body)));
+        }
+        if !held.grow(data.len() as u64) {
+            return Err(NotWhole::Overloaded);
+        }
+        parts.push(data);
+    }
+    Ok(Whole { bytes: join(parts), held })
+}
+
+/// Reads what is left of a body, up to `limit` bytes; whether it ended.
+pub(crate) async fn discard<B>(mut body: B, limit: u64) -> bool
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    if body.size_hint().lower() > limit {
+        return false;
+    }
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
+        length += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if length > limit {
+            return false;
+        }
+    }
+    true
+}
+
+/// One piece of several; the only one as it is.
+pub(crate) fn join(mut parts: Vec<Bytes>) -> Bytes {
+    if parts.len() <= 1 {
+        return parts.pop().unwrap_or_default();
+    }
+    let mut whole = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+    parts.iter().for_each(|part| whole.extend_from_slice(part));
+    whole.freeze()
+}
+
+/// A body whose beginning was read already.
+#[derive(Debug)]
+pub(crate) struct Prefixed<B> {
+    prefix: std::vec::IntoIter<Bytes>,
+    rest: B,
+}
+
+impl<B> Prefixed<B> {
+    fn new(prefix: Vec<Bytes>, rest: B) -> Self {
+        Self { prefix: prefix.into_iter(), rest }
+    }
+}
+
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Prefixed<B> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.prefix.next() {
+            Some(part) => Poll::Ready(Some(Ok(Frame::data(part)))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.prefix.as_slice().is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read: u64 = self.prefix.as_slice().iter().map(|part| part.len() as u64).sum();
+        self.rest.size_hint().exact().map_or_else(SizeHint::new, |rest| SizeHint::with_exact(rest + read))
+    }
+}

@@ -1,0 +1,264 @@
+//! `mode = "observe"` (contract: R-24): the request streams as if there were no guard; beside it, what enforcing would
+//! have done is worked out and counted. Nothing is added to the answer, nothing refused, nothing waited for.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, header};
+use http_body::{Body, Frame, SizeHint};
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{
+    Proxy, Reply, Visit, Visitor,
+    body::{ClientBody, join},
+    headers,
+};
+use crate::{
+    body::{BodyError, RequestBody},
+    desk::{Boarding, Booking, Held, Keep, Permit},
+    rule::{
+        self, Answer, Attempt, Loss, Policy, Stored,
+        fingerprint::fingerprint,
+        identity::{self, ScopeError, Space},
+        key::{self, Search},
+        policy::{OnBodyTooLarge, OnDuplicate},
+    },
+    store::Store,
+    telemetry::metrics::{RouteMetrics, Unguarded, Would},
+};
+
+/// How long the store may take before an observation is dropped: what comes later is of no use to anybody.
+const LATE: Duration = Duration::from_secs(1);
+
+/// How the answer that was passed ended, told by the account when it closes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ended {
+    NeverSent,
+    Lost,
+    Answered {
+        status: u16,
+        retry_after: bool,
+        /// Whether enforcing would have kept it.
+        kept: bool,
+    },
+}
+
+/// Waits in an account for the answer's end.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    pub(super) tell: oneshot::Sender<Ended>,
+    pub(super) retry_after: bool,
+    /// The most that would be kept; 0 for a stream.
+    pub(super) kept_most: u64,
+}
+
+impl<S: Store> Proxy<S> {
+    /// Passes a request, and works out beside it what guarding would have done.
+    pub(super) async fn observe(&self, visitor: Visitor, body: ClientBody, visit: &mut Visit) -> Reply {
+        let policy = &visitor.route.policy;
+        let found = {
+            let head = visitor.rule_head();
+            match (key::shadowed(policy, head.headers), key::search(policy, &head)) {
+                (Some(_), _) | (None, Err(_)) => Err(Some(Would::Rejected)),
+                (None, Ok(Search::Absent)) => Err(policy.key_required.then_some(Would::Rejected)),
+                (None, Ok(Search::Found(_) | Search::NeedsBody)) => Ok(()),
+            }
+        };
+        if let Err(would) = found {
+            if let Some(would) = would {
+                visit.metrics.observed(would);
+            }
+            return self.pass(visitor, RequestBody::stream(body), visit, None).await;
+        }
+        let Some(permit) = self.shared.observing.try_hold() else {
+            visit.metrics.unguarded(Unguarded::StoreDown);
+            return self.pass(visitor, RequestBody::stream(body), visit, None).await;
+        };
+        let (tell, ended) = oneshot::channel();
+        let (seen, body_seen) = oneshot::channel();
+        let limit = policy.max_request_body;
+        let tee = Tee { body, seen: Some(seen), parts: Vec::new(), bytes: 0, limit, held: self.shared.buffered.hold() };
+        let observed = twin(&visitor);
+        let stream_types = Arc::clone(&visitor.route);
+        let metrics = Arc::clone(&visit.metrics);
+        tokio::spawn(self.clone().watch(observed, body_seen, ended, metrics, permit));
+        let body = if tee.body.is_end_stream() { tee.whole() } else { RequestBody::stream(tee) };
+        let reply = self.pass(visitor, body, visit, None).await;
+        let answer = reply.response.headers();
+        let streamed = headers::is_media_type(answer, &stream_types.policy.stream_types);
+        visit.observer = Some(Box::new(Observer {
+            tell,
+            retry_after: answer.contains_key(header::RETRY_AFTER),
+            kept_most: if streamed { 0 } else { stream_types.policy.max_response_body },
+        }));
+        reply
+    }
+
+    /// Works out what guarding would have done, and keeps the record that the next request is compared with.
+    async fn watch(
+        self,
+        visitor: Visitor,
+        body: oneshot::Receiver<Option<Bytes>>,
+        ended: oneshot::Receiver<Ended>,
+        metrics: Arc<RouteMetrics>,
+        _permit: Permit,
+    ) {
+        // The client left before its body was complete: no record.
+        let Ok(body) = body.await else { return };
+        let policy = &visitor.route.policy;
+        let head = visitor.rule_head();
+        let Some(body) = body else {
+            let has_key = key::search_past_body(policy, &head).is_ok_and(|key| key.is_some());
+            if policy.key_required || (has_key && policy.on_body_too_large == OnBodyTooLarge::Reject) {
+                metrics.observed(Would::Rejected);
+            }
+            return;
+        };
+        let key = match key::search_body(policy, &head, &body, &self.shared.id_key) {
+            Ok(Some(key)) => key,
+            Ok(None) if !policy.key_required => return,
+            Ok(None) | Err(_) => return metrics.observed(Would::Rejected),
+        };
+        let scope = match identity::scope(policy, &head) {
+            Ok(scope) => scope,
+            Err(ScopeError::Unstable) if !policy.key_required => return metrics.unguarded(Unguarded::ScopeUnstable),
+            Err(_) => return metrics.observed(Would::Rejected),
+        };
+        let id = self.record_id(&visitor, Space::Observe, &scope, &key);
+        let fingerprint = fingerprint(&self.shared.id_key, policy, &head, &body);
+        let booking = Booking {
+            id: &id,
+            fingerprint,
+            policy,
+            route: &visitor.route.name,
+            keep: Keep::of(policy, key.content),
+            observed: true,
+        };
+        let desk = &self.shared.desk;
+        let Ok(Ok(boarding)) = timeout(LATE, desk.board(booking)).await else {
+            return metrics.unguarded(Unguarded::StoreDown);
+        };
+        let would = match boarding {
+            Boarding::Claimed(mut claim) => {
+                metrics.observed(Would::Executed);
+                let ended = desk.tend(&mut claim, ended).await.unwrap_or(Ended::Lost);
+                let record = rule::settle(policy, fingerprint, ended.attempt(policy));
+                _ = desk.settle(claim, record).await;
+                return;
+            }
+            Boarding::Replay(replay) => match policy.on_duplicate {
+                OnDuplicate::Reject => Would::Rejected,
+                OnDuplicate::Replay | OnDuplicate::Ack if replay.stored.is_kept() => Would::Replayed,
+                OnDuplicate::Replay | OnDuplicate::Ack => Would::NotKept,
+            },
+            Boarding::InFlight { .. } => Would::InFlight,
+            Boarding::Mismatch => Would::KeyReused,
+            Boarding::Unknown => Would::Unknown,
+            Boarding::Overloaded | Boarding::Draining => Would::Rejected,
+        };
+        metrics.observed(would);
+    }
+}
+
+impl Ended {
+    /// The attempt as enforcing would have seen it; its record holds no answer.
+    fn attempt(self, policy: &Policy) -> Attempt<Stored> {
+        match self {
+            Self::NeverSent => Attempt::NeverSent,
+            Self::Lost => Attempt::Lost(Loss::Broken),
+            Self::Answered { status, retry_after, kept } => {
+                let nothing = HeaderMap::new();
+                let response =
+                    if kept { Stored::keep(policy, status, &nothing, &[]) } else { Stored::not_kept(status, &nothing) };
+                Attempt::Answered(Answer { status, retry_after, response })
+            }
+        }
+    }
+}
+
+/// The same visitor once more, for what happens beside its request.
+fn twin(visitor: &Visitor) -> Visitor {
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = visitor.head.method.clone();
+    head.uri = visitor.head.uri.clone();
+    head.headers = visitor.head.headers.clone();
+    Visitor {
+        live: Arc::clone(&visitor.live),
+        route: Arc::clone(&visitor.route),
+        connection: Arc::clone(&visitor.connection),
+        head,
+    }
+}
+
+/// A body that streams on, and is remembered up to a limit; `None` is told when it was too long to remember.
+struct Tee {
+    body: ClientBody,
+    seen: Option<oneshot::Sender<Option<Bytes>>>,
+    parts: Vec<Bytes>,
+    bytes: u64,
+    limit: u64,
+    held: Held,
+}
+
+impl Tee {
+    /// Of a request without a body.
+    fn whole(mut self) -> RequestBody {
+        self.tell();
+        RequestBody::full(Bytes::new())
+    }
+
+    fn tell(&mut self) {
+        if let Some(seen) = self.seen.take() {
+            // Nobody listens once the observation was dropped.
+            _ = seen.send(Some(join(std::mem::take(&mut self.parts))));
+        }
+    }
+
+    fn remember(&mut self, data: &Bytes) {
+        self.bytes += data.len() as u64;
+        if self.seen.is_some() && (self.bytes > self.limit || !self.held.grow(data.len() as u64)) {
+            self.parts = Vec::new();
+            _ = self.seen.take().map(|seen| seen.send(None));
+        }
+        if self.seen.is_some() {
+            self.parts.push(data.clone());
+        }
+    }
+}
+
+impl Body for Tee {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.remember(data);
+                }
+                if self.body.is_end_stream() {
+                    self.tell();
+                }
+            }
+            Poll::Ready(None) => self.tell(),
+            // Dropped untold: the body never was complete.
+            Poll::Ready(Some(Err(_))) => self.seen = None,
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
