@@ -50,6 +50,7 @@
 //! * Keys, scope values, queries, field values and bodies are in no log line, metric or record id.
 //! * Every queue, wait and buffer has a bound.
 
+pub mod admin;
 pub mod body;
 pub mod clock;
 pub mod config;
