@@ -52,6 +52,7 @@
 
 pub mod admin;
 pub mod body;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod desk;

@@ -1,0 +1,267 @@
+//! What is found about a request: the proxy's own steps, one after the other, with what each says.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, header};
+
+use crate::{
+    config::{Config, settled::Route},
+    proxy::routes::{Considered, Routes},
+    rule::{
+        head::Head,
+        identity,
+        identity::{IdKey, ScopeError, ScopeValues},
+        key::{self, Key, KeyError, Search},
+        method::{self, Class},
+        policy::{FingerprintPart, KeySource, Mode, OnBodyTooLarge, Policy, Scope, ScopePart},
+        problem::Problem,
+    },
+};
+
+/// The request that is asked about.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) host: String,
+    pub(super) path: String,
+    pub(super) query: Option<String>,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+impl Request {
+    fn head(&self) -> Head<'_> {
+        Head {
+            method: &self.method,
+            path: &self.path,
+            query: self.query.as_deref(),
+            headers: &self.headers,
+            tls_subject: None,
+        }
+    }
+}
+
+/// All there is to say of a request.
+#[derive(Debug)]
+pub(super) struct Finding {
+    /// Every route, the fallback last, and why it is or is not the one.
+    pub(super) considered: Vec<(Arc<Route>, &'static str)>,
+    /// The one.
+    pub(super) route: Option<Arc<Route>>,
+    /// The name of its upstream, by route.
+    pub(super) upstream: Option<String>,
+    pub(super) class: Class,
+    pub(super) key: Option<KeyFound>,
+    pub(super) scope: Vec<(String, bool)>,
+    pub(super) fingerprint: Vec<String>,
+    pub(super) would: Would,
+}
+
+/// Why a request without a key is passed.
+pub(super) const NO_KEY: &str = "it has no key, and the route does not require one";
+
+/// Where the key is and how long.
+#[derive(Debug)]
+pub(super) struct KeyFound {
+    pub(super) source: String,
+    pub(super) length: usize,
+}
+
+/// What happens to the request.
+#[derive(Debug)]
+pub(super) enum Would {
+    /// Streamed through; why it is not guarded.
+    Pass(&'static str),
+    /// Refused: with which problem, and why.
+    Refuse(Problem, &'static str),
+    /// Refused: the method is `CONNECT`.
+    NotAllowed,
+    /// Guarded.
+    Guard,
+    /// Streamed through, and counted as if it were guarded.
+    Observe,
+}
+
+/// Finds out.
+pub(super) fn find(config: &Config, request: &Request) -> Finding {
+    let considered = Routes::new(config).consider(&request.host, &request.path, &request.method);
+    let chosen = considered.iter().find(|(_, considered)| *considered == Considered::Chosen);
+    let mut finding = Finding {
+        route: chosen.map(|(route, _)| Arc::clone(route)),
+        considered: considered
+            .iter()
+            .map(|(route, considered)| (Arc::clone(route), because(config, route, *considered)))
+            .collect(),
+        upstream: None,
+        class: method::classify(&request.method),
+        key: None,
+        scope: Vec::new(),
+        fingerprint: Vec::new(),
+        would: Would::NotAllowed,
+    };
+    finding.would = match finding.route.clone() {
+        _ if request.method == Method::CONNECT => Would::NotAllowed,
+        _ if request.method.as_str() == "PRI" => Would::Refuse(Problem::BadRequest, "PRI begins an HTTP/2 connection"),
+        None => Would::Refuse(Problem::NoRoute, "no route matches, and there are several upstreams"),
+        Some(route) => {
+            finding.upstream = Some(config.upstreams[route.upstream].name.clone());
+            finding.under(&route.policy, request).unwrap_or_else(|end| end)
+        }
+    };
+    finding
+}
+
+fn because(config: &Config, route: &Arc<Route>, considered: Considered) -> &'static str {
+    let is_fallback = config.fallback.as_ref().is_some_and(|fallback| Arc::ptr_eq(fallback, route));
+    match considered {
+        Considered::Chosen => "it is the one",
+        Considered::Host => "for other hosts",
+        Considered::Path => "for other paths",
+        Considered::Method => "for other methods",
+        Considered::LessSpecific if is_fallback => "for what no route matches",
+        Considered::LessSpecific => "it matches too, but less closely",
+    }
+}
+
+impl Finding {
+    /// Goes through the steps of a guarded request; an early end is an `Err`.
+    fn under(&mut self, policy: &Policy, request: &Request) -> Result<Would, Would> {
+        let head = request.head();
+        if let Some(why) = unguarded(policy, request, self.class) {
+            return Err(Would::Pass(why));
+        }
+        if let Some(shadow) = key::shadowed(policy, &request.headers) {
+            return Err(Would::Refuse(Problem::BadRequest, shadow.why()));
+        }
+        if request.headers.get("early-data").is_some_and(|value| value == "1") {
+            return Err(Would::Refuse(Problem::TooEarly, "TLS early data can be replayed by anyone"));
+        }
+        self.scope = scope_parts(policy, &head);
+        let key = find_key(policy, &head, &request.body)?;
+        self.key = Some(KeyFound { source: key::label(key.source).into_owned(), length: length(&key) });
+        match identity::scope(policy, &head) {
+            Ok(_) => {}
+            Err(ScopeError::Missing) => {
+                return Err(Would::Refuse(
+                    Problem::ScopeMissing,
+                    "it carries a credential, but none that the scope names",
+                ));
+            }
+            Err(ScopeError::Unstable) if policy.key_required => {
+                return Err(Would::Refuse(Problem::ScopeUnstable, "the scope's value changes with each request"));
+            }
+            Err(ScopeError::Unstable) => return Err(Would::Pass("the scope's value changes with each request")),
+            Err(ScopeError::Malformed(why)) => return Err(Would::Refuse(Problem::BadRequest, why)),
+        }
+        if request.body.len() as u64 > policy.max_request_body {
+            return Err(match policy.on_body_too_large {
+                OnBodyTooLarge::Reject => Would::Refuse(Problem::BodyTooLarge, "it is longer than max_request_body"),
+                OnBodyTooLarge::Pass => Would::Pass("it is longer than max_request_body"),
+            });
+        }
+        self.fingerprint = policy.fingerprint.iter().map(|part| fingerprint_part(part, request)).collect();
+        Ok(match policy.mode {
+            Mode::Enforce => Would::Guard,
+            Mode::Observe => Would::Observe,
+            Mode::Off => Would::Pass("mode = \"off\""),
+        })
+    }
+}
+
+/// Why a request is passed before anyone looks for a key (contract: R-3).
+fn unguarded(policy: &Policy, request: &Request, class: Class) -> Option<&'static str> {
+    let grpc = |value: &http::HeaderValue| {
+        value.as_bytes().get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+    };
+    if policy.mode == Mode::Off {
+        return Some("mode = \"off\"");
+    }
+    if !method::guards(policy, &request.method) {
+        return Some(match class {
+            Class::Safe => "the method is safe",
+            Class::Idempotent => "the method is idempotent",
+            Class::NonIdempotent => "the route's `guard` does not list the method",
+        });
+    }
+    request.headers.get(header::CONTENT_TYPE).is_some_and(grpc).then_some("it is gRPC")
+}
+
+fn find_key<'a>(policy: &'a Policy, head: &Head<'a>, body: &'a [u8]) -> Result<Key<'a>, Would> {
+    let malformed = |KeyError::Malformed(why)| Would::Refuse(Problem::KeyMalformed, why);
+    let too_large = body.len() as u64 > policy.max_request_body;
+    let found = match key::search(policy, head).map_err(malformed)? {
+        Search::Found(key) => Some(key),
+        Search::Absent => None,
+        Search::NeedsBody if too_large => key::search_past_body(policy, head).map_err(malformed)?,
+        // Nothing is compared with what a store holds: any id key will do.
+        Search::NeedsBody => key::search_body(policy, head, body, &IdKey::fixed()).map_err(malformed)?,
+    };
+    match found {
+        Some(key) => Ok(key),
+        None if policy.key_required && too_large && policy.key.iter().any(is_in_body) => {
+            Err(Would::Refuse(Problem::BodyTooLarge, "the key is in a body longer than max_request_body"))
+        }
+        None if policy.key_required => {
+            Err(Would::Refuse(Problem::KeyMissing, "it has no key, and the route requires one"))
+        }
+        None => Err(Would::Pass(NO_KEY)),
+    }
+}
+
+fn is_in_body(source: &KeySource) -> bool {
+    match source {
+        KeySource::Header(_) | KeySource::Query(_) => false,
+        KeySource::Json(_) | KeySource::Form(_) | KeySource::Content { .. } => true,
+        KeySource::Composite(parts) => parts.iter().any(is_in_body),
+    }
+}
+
+/// Bytes of the key itself: a composite carries the length of each part, in eight bytes, before it.
+fn length(key: &Key<'_>) -> usize {
+    match key.source {
+        KeySource::Composite(parts) => key.bytes.len().saturating_sub(8 * parts.len()),
+        KeySource::Header(_)
+        | KeySource::Query(_)
+        | KeySource::Json(_)
+        | KeySource::Form(_)
+        | KeySource::Content { .. } => key.bytes.len(),
+    }
+}
+
+fn scope_parts(policy: &Policy, head: &Head<'_>) -> Vec<(String, bool)> {
+    let name = |part: &ScopePart| match part {
+        ScopePart::Header(name) => format!("header:{name}"),
+        ScopePart::Cookie(name) => format!("cookie:{name}"),
+        ScopePart::Query(name) => format!("query:{name}"),
+        ScopePart::TlsSubject => "tls:subject".to_owned(),
+    };
+    // Each part by itself: the whole is refused as soon as one of them cannot be used.
+    let present = |part: &ScopePart| {
+        let alone = Policy { scope: Some(Scope::Parts(vec![part.clone()])), ..policy.clone() };
+        match identity::scope(&alone, head) {
+            Ok(ScopeValues::Parts(values)) => values.iter().any(|(_, value)| value.is_some()),
+            Ok(ScopeValues::Shared) | Err(ScopeError::Unstable | ScopeError::Malformed(_)) => true,
+            Err(ScopeError::Missing) => false,
+        }
+    };
+    match &policy.scope {
+        None => Vec::new(),
+        Some(Scope::Shared) => vec![("shared".to_owned(), true)],
+        Some(Scope::Parts(parts)) => parts.iter().map(|part| (name(part), present(part))).collect(),
+    }
+}
+
+fn fingerprint_part(part: &FingerprintPart, request: &Request) -> String {
+    let presence = |present: bool| if present { "" } else { " (absent)" };
+    match part {
+        FingerprintPart::Method => "method".to_owned(),
+        FingerprintPart::Path => "path".to_owned(),
+        FingerprintPart::Query => format!("query{}", presence(request.query.is_some())),
+        FingerprintPart::ContentType => {
+            format!("content-type{}", presence(request.headers.contains_key(header::CONTENT_TYPE)))
+        }
+        FingerprintPart::Body => format!("body ({} bytes)", request.body.len()),
+        FingerprintPart::JsonBody => format!("json-body ({} bytes)", request.body.len()),
+        FingerprintPart::Header(name) => format!("header:{name}{}", presence(request.headers.contains_key(name))),
+    }
+}

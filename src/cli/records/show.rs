@@ -1,0 +1,151 @@
+//! `records list` and `records show`.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    Client,
+    client::{record_path, target},
+    put, table,
+    target::Target,
+};
+use crate::{
+    cli::{Exit, Failure},
+    store::State,
+};
+
+/// The most that the admin API gives at once.
+const PAGE: usize = 1000;
+
+/// Arguments of `oncegate records list`.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    filter: Filter,
+
+    /// Only records in this state, e.g. --state unknown
+    #[arg(long, value_parser = ["in_flight", "completed", "unknown"])]
+    state: Option<String>,
+
+    /// How many at most, e.g. --limit 20
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+
+    /// Print JSON for scripts, e.g. --json | jq -r '.records[].id'
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Arguments of `oncegate records show`.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct ShowArgs {
+    /// The record: 16 or 64 hex digits, or a problem's `instance`
+    id: String,
+
+    /// Print JSON for scripts, e.g. --json | jq .state
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Which records are meant.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Filter {
+    /// Only records of this route, e.g. --route 'create charge'
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
+
+    /// Only records whose state is at least this old, e.g. --older 10m
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    older: Option<Duration>,
+}
+
+impl Filter {
+    /// Whether it leaves anything out.
+    pub(super) fn is_given(&self) -> bool {
+        self.route.is_some() || self.older.is_some()
+    }
+
+    fn query(&self, state: Option<&str>) -> Vec<(&'static str, String)> {
+        let Self { route, older } = self;
+        let older = older.map(|older| humantime::format_duration(older).to_string());
+        let pairs = [("state", state.map(str::to_owned)), ("route", route.clone()), ("older", older)];
+        pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+}
+
+pub(super) async fn list(ListArgs { filter, state, limit, json, target }: ListArgs) -> Result<Exit, Failure> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let (records, has_more) = matching(&target.client()?, &filter, state.as_deref(), limit).await?;
+    if json {
+        put(format_args!("{:#}", json!({ "records": records, "more": has_more })))?;
+        return Ok(Exit::Ok);
+    }
+    if records.is_empty() {
+        anstream::eprintln!("No records match.");
+    } else {
+        put(table::table(&records).trim_end())?;
+        let more = if has_more { ", and there are more: see --limit" } else { "" };
+        anstream::eprintln!("{}{more}.", counted(records.len()));
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn show(ShowArgs { id, json, target }: ShowArgs) -> Result<Exit, Failure> {
+    let record = target.client()?.get(&record_path(&id)?).await?;
+    print(&record, json)?;
+    Ok(Exit::Ok)
+}
+
+/// Shows one record, and what can be done about it.
+pub(super) fn print(record: &Value, json: bool) -> Result<(), Failure> {
+    if json {
+        return put(format_args!("{record:#}"));
+    }
+    put(table::lines(record).trim_end())?;
+    if record["state"] == State::Unknown.as_str() {
+        anstream::eprintln!(
+            "\nLook in the upstream whether it was executed; then\n  \
+             oncegate records resolve {id} --executed      its retries are told so\n  \
+             oncegate records resolve {id} --not-executed  its next retry runs it",
+            id = super::short(record)
+        );
+    }
+    Ok(())
+}
+
+/// At most `limit` records that match, and whether there are more.
+pub(super) async fn matching(
+    client: &Client,
+    filter: &Filter,
+    state: Option<&str>,
+    limit: usize,
+) -> Result<(Vec<Value>, bool), Failure> {
+    let mut records: Vec<Value> = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let mut query = filter.query(state);
+        query.push(("limit", (limit - records.len()).min(PAGE).to_string()));
+        query.extend(after.map(|after| ("after", after)));
+        let mut page = client.get(&target("/records", query)).await?;
+        match page["records"].take() {
+            Value::Array(found) => records.extend(found),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {}
+        }
+        after = page["next"].as_str().map(str::to_owned);
+        if after.is_none() || records.len() >= limit {
+            return Ok((records, after.is_some()));
+        }
+    }
+}
+
+/// A number of records in words.
+pub(super) fn counted(records: usize) -> String {
+    if records == 1 { "1 record".to_owned() } else { format!("{records} records") }
+}

@@ -1,0 +1,550 @@
+//! The command line, by the real binary: what it prints, where, and with which exit code.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use clap::CommandFactory as _;
+
+/// Exit codes of the contract's section 3.
+const USAGE: i32 = 64;
+const UNAVAILABLE: i32 = 69;
+const BAD_CONFIG: i32 = 78;
+
+const CONFIG: &str = r#"
+[upstreams.payments]
+url = "http://127.0.0.1:1"
+
+[defaults]
+scope = ["header:authorization", "query:tenant"]
+
+[[routes]]
+name = "create charge"
+path = "/v1/charges"
+methods = ["POST"]
+key_required = true
+retention = "24h"
+
+[[routes]]
+name = "events"
+path = "/hooks/{*rest}"
+key = ["json:/id", "header:x-event+header:x-part"]
+scope = "shared"
+on_duplicate = "ack"
+on_in_flight = "reject"
+on_unknown = "retry"
+
+[[routes]]
+name = "legacy"
+path = "/legacy"
+key = ["content:10s"]
+scope = "shared"
+
+[[routes]]
+name = "watched"
+path = "/watched"
+mode = "observe"
+"#;
+
+struct Oncegate(Command);
+
+fn oncegate(arguments: &[&str]) -> Oncegate {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oncegate"));
+    command.args(arguments).env_remove("ONCEGATE_CONFIG").env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
+    Oncegate(command)
+}
+
+impl Oncegate {
+    fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    fn output(mut self) -> Output {
+        self.0.output().expect("the binary runs")
+    }
+
+    /// Runs it, and gives what it printed to stdout; nothing may be amiss.
+    fn prints(self) -> String {
+        let output = self.output();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs it, and gives what it said on stderr; it must end so and print nothing else.
+    fn fails(self, code: i32) -> String {
+        let output = self.output();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    }
+}
+
+/// A file of one test.
+struct File {
+    path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+fn file(text: &str) -> File {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("oncegate.toml");
+    fs::write(&path, text).expect("a file");
+    File { path, _dir: dir }
+}
+
+impl File {
+    fn name(&self) -> &str {
+        self.path.to_str().expect("UTF-8")
+    }
+}
+
+#[test]
+fn usage_errors_exit_64_and_say_so_on_stderr() {
+    let config = file(CONFIG);
+    let config = config.name();
+    for arguments in [
+        &[][..],
+        &["frobnicate"],
+        &["demo", "--seed", "many"],
+        &["completions", "tcsh-2"],
+        &["check"],
+        &["doctor"],
+        &["check", config, "-c", config],
+        &["explain"],
+        &["explain", config],
+        &["explain", "POST", "http://a/b"],
+        &["explain", config, "POST", "http://a/b", "-c", config],
+        &["explain", config, "NOT A METHOD", "http://a/b"],
+        &["explain", config, "POST", "/b"],
+        &["explain", config, "POST", "http://a b"],
+        &["explain", config, "POST", "http://a/b", "-H", "no colon"],
+    ] {
+        let said = oncegate(arguments).fails(USAGE);
+        assert!(!said.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_field_that_cannot_be_read_is_named_without_its_value() {
+    let config = file(CONFIG);
+    let said = oncegate(&["explain", config.name(), "POST", "http://a/b", "-H", "Bad Name: secret"]).fails(USAGE);
+    assert!(said.contains("Bad Name") && !said.contains("secret"), "{said}");
+}
+
+#[test]
+fn help_and_version_go_to_stdout_and_exit_0() {
+    assert!(oncegate(&["--help"]).prints().contains("Usage: oncegate <COMMAND>"));
+    assert_eq!(oncegate(&["--version"]).prints(), format!("oncegate {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn every_help_text_fits_80_columns_and_has_an_example() {
+    let mut texts = vec![("oncegate".to_owned(), oncegate(&["--help"]).prints())];
+    for command in oncegate::cli::Cli::command().get_subcommands() {
+        let name = command.get_name();
+        texts.push((name.to_owned(), oncegate(&[name, "--help"]).prints()));
+        for nested in command.get_subcommands() {
+            texts.push((format!("{name} {nested}"), oncegate(&[name, nested.get_name(), "--help"]).prints()));
+        }
+    }
+    for (name, text) in &texts {
+        let wide = text.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(wide, None, "{name}");
+        let nested = name.contains(' ');
+        assert!(nested || text.contains("Example") || text.contains("Try it"), "{name} has no example");
+    }
+    assert!(texts.len() > 5);
+}
+
+#[test]
+fn no_colour_goes_where_there_is_no_terminal() {
+    let bad = file("[server]\nlisten = 1\n");
+    for arguments in [&["--help"][..], &["frobnicate"], &["check"], &["check", bad.name()], &["doctor", bad.name()]] {
+        let Output { stdout, stderr, .. } = oncegate(arguments).output();
+        assert!(![stdout, stderr].concat().contains(&0x1b), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_bad_file_exits_78_for_every_command_that_reads_one() {
+    let bad = file("[server]\nlissten = \"127.0.0.1:8080\"\n");
+    for arguments in
+        [&["check", bad.name()][..], &["doctor", bad.name()], &["explain", bad.name(), "POST", "http://a/b"]]
+    {
+        let said = oncegate(arguments).fails(BAD_CONFIG);
+        assert!(said.contains("lissten") && said.contains("listen"), "{said}");
+    }
+}
+
+#[test]
+fn the_file_is_named_by_argument_flag_or_environment() {
+    let good = file(CONFIG);
+    for output in [
+        oncegate(&["check", good.name()]).output(),
+        oncegate(&["check", "-c", good.name()]).output(),
+        oncegate(&["check", "--config", good.name()]).output(),
+        oncegate(&["check"]).env("ONCEGATE_CONFIG", &good.path).output(),
+        oncegate(&["explain", "POST", "http://a/b"]).env("ONCEGATE_CONFIG", &good.path).output(),
+        oncegate(&["explain", "POST", "http://a/b", "-c", good.name()]).output(),
+        oncegate(&["explain", good.name(), "POST", "http://a/b"]).env("ONCEGATE_CONFIG", "/nowhere").output(),
+    ] {
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+#[test]
+fn completions_parse_in_their_shells() {
+    for (shell, check) in [("bash", &["bash", "-n"][..]), ("zsh", &["zsh", "-n"]), ("fish", &["fish", "--no-execute"])]
+    {
+        let script = oncegate(&["completions", shell]).prints();
+        assert!(script.contains("explain"), "{shell}");
+        let parser = Command::new(check[0]).args(&check[1..]).stdin(Stdio::piped()).spawn();
+        let Ok(mut parser) = parser else {
+            eprintln!("skipped: {shell} is not installed");
+            continue;
+        };
+        parser.stdin.take().expect("piped").write_all(script.as_bytes()).expect("it reads");
+        assert!(parser.wait().expect("it ends").success(), "{shell}");
+    }
+}
+
+#[test]
+fn the_manual_has_a_page_for_each_command() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir_name = dir.path().join("man1");
+    assert_eq!(oncegate(&["man", dir_name.to_str().expect("UTF-8")]).prints(), "");
+    let whole = oncegate(&["man"]).prints();
+    assert!(whole.contains(".TH ONCEGATE 1"));
+    for command in oncegate::cli::Cli::command().get_subcommands() {
+        let page = dir_name.join(format!("oncegate-{}.1", command.get_name()));
+        let text = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+        assert!(whole.contains(&text), "{}", page.display());
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let mut child =
+        oncegate(&["man"]).0.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn the_readmes_configuration_passes_check() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md");
+    let blocks: Vec<_> =
+        readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().expect("a block")).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        oncegate(&["check", file(block).name()]).prints();
+    }
+}
+
+mod explain {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn text(arguments: &[&str]) -> String {
+        let config = file(CONFIG);
+        oncegate(&[&["explain", config.name()], arguments].concat()).prints()
+    }
+
+    fn json(arguments: &[&str]) -> Value {
+        serde_json::from_str(&text(&[arguments, &["--json"]].concat())).expect("JSON")
+    }
+
+    const CHARGES: &str = "http://api.example.com/v1/charges?tenant=7";
+
+    #[test]
+    fn a_guarded_request() {
+        let text = text(&[
+            "POST",
+            CHARGES,
+            "-H",
+            "Idempotency-Key: key-1",
+            "-H",
+            "Authorization: Bearer s3cret",
+            "--data",
+            "{}",
+        ]);
+        insta::assert_snapshot!(text, @r"
+        POST api.example.com/v1/charges
+
+        route        create charge (/v1/charges)
+                     not events: for other paths
+                     not legacy: for other paths
+                     not watched: for other paths
+                     not default: for what no route matches
+        class        non-idempotent
+        guarded      yes
+        key          header:idempotency-key, 5 bytes
+        scope        header:authorization, query:tenant
+        fingerprint  method, path, query, content-type (absent), body (2 bytes)
+
+        first        sent to payments once; its answer is stored, then given, and kept
+                     for 24 h
+        retry        the stored answer; payments is not asked again
+        concurrent   waits up to 30 s for the first one's answer, then 409 in-flight
+        changed      422 key-reused, whatever became of the first one
+        no answer    outcome-unknown: each retry gets 409 until an operator resolves it,
+                     or 30 days have passed
+        ");
+    }
+
+    #[test]
+    fn a_request_that_is_passed() {
+        insta::assert_snapshot!(text(&["GET", CHARGES]), @r"
+        GET api.example.com/v1/charges
+
+        route        default (/{*rest})
+                     not create charge: for other methods
+                     not events: for other paths
+                     not legacy: for other paths
+                     not watched: for other paths
+        class        safe
+        guarded      no: the method is safe
+
+        every time   streamed to payments and back, a repetition too
+        ");
+    }
+
+    #[test]
+    fn a_request_that_is_refused() {
+        insta::assert_snapshot!(text(&["POST", CHARGES]), @r"
+        POST api.example.com/v1/charges
+
+        route        create charge (/v1/charges)
+                     not events: for other paths
+                     not legacy: for other paths
+                     not watched: for other paths
+                     not default: for what no route matches
+        class        non-idempotent
+        guarded      refused
+        key          none; looked at header:idempotency-key
+        scope        header:authorization (missing), query:tenant
+
+        every time   400 key-missing: it has no key, and the route requires one; nothing
+                     is sent
+        ");
+    }
+
+    #[test]
+    fn policies_change_what_would_happen() {
+        let text = text(&["POST", "http://a/hooks/x/y", "-H", "X-Event: 12", "-H", "X-Part: 3"]);
+        insta::assert_snapshot!(text, @r#"
+        POST a/hooks/x/y
+
+        route        events (/hooks/{*rest})
+                     not create charge: for other paths
+                     not legacy: for other paths
+                     not watched: for other paths
+                     not default: for what no route matches
+        class        non-idempotent
+        guarded      yes
+        key          header:x-event+header:x-part, 3 bytes
+        scope        shared
+        fingerprint  method, path, query (absent), content-type (absent), body (0 bytes)
+
+        first        sent to payments once; its answer is stored, then given, and kept
+                     for 24 h
+        retry        200, empty; payments is not asked again
+        concurrent   409 in-flight at once
+        changed      422 key-reused, whatever became of the first one
+        no answer    a retry is sent to payments again (on_unknown = "retry")
+        "#);
+    }
+
+    #[test]
+    fn content_as_the_key() {
+        insta::assert_snapshot!(text(&["POST", "http://a/legacy", "--data", "order=1"]), @r"
+        POST a/legacy
+
+        route        legacy (/legacy)
+                     not create charge: for other paths
+                     not events: for other paths
+                     not watched: for other paths
+                     not default: for what no route matches
+        class        non-idempotent
+        guarded      yes
+        key          content:10s, 32 bytes
+        scope        shared
+        fingerprint  method, path, query (absent), content-type (absent), body (7 bytes)
+
+        first        sent to payments once; its answer is stored, then given, and kept
+                     for 10 s
+        retry        the stored answer; payments is not asked again
+        concurrent   waits up to 30 s for the first one's answer, then 409 in-flight
+        changed      another content is another key: sent, as a first one
+        no answer    outcome-unknown: each retry gets 409 until an operator resolves it,
+                     or 10 s have passed
+        ");
+    }
+
+    #[test]
+    fn json_has_the_members_of_the_contract() {
+        let arguments = ["POST", CHARGES, "-H", "Idempotency-Key: key-1", "--data", "{}"];
+        assert_eq!(
+            json(&arguments),
+            json!({
+                "route": "create charge",
+                "considered": [
+                    { "route": "create charge", "because": "it is the one" },
+                    { "route": "events", "because": "for other paths" },
+                    { "route": "legacy", "because": "for other paths" },
+                    { "route": "watched", "because": "for other paths" },
+                    { "route": "default", "because": "for what no route matches" },
+                ],
+                "upstream": "payments",
+                "class": "non-idempotent",
+                "guarded": true,
+                "key": { "source": "header:idempotency-key", "length": 5 },
+                "scope": [
+                    { "part": "header:authorization", "present": false },
+                    { "part": "query:tenant", "present": true },
+                ],
+                "fingerprint": ["method", "path", "query", "content-type (absent)", "body (2 bytes)"],
+                "would": { "first": "executed", "retry": "replayed", "concurrent": "waited", "changed": "key-reused" },
+            })
+        );
+    }
+
+    #[test]
+    fn refusals_name_their_problem() {
+        for (arguments, code) in [
+            (&["POST", CHARGES][..], "key-missing"),
+            (&["POST", CHARGES, "-H", "Idempotency-Key: a,b"], "key-malformed"),
+            (&["POST", CHARGES, "-H", "Idempotency-Key: a", "-H", "Idempotency-Key: b"], "key-malformed"),
+            (&["POST", CHARGES, "-H", "Idempotency-Key: a", "-H", "Authorization: Digest x"], "scope-unstable"),
+            (&["POST", "http://a/v1/charges", "-H", "Idempotency-Key: a", "-H", "Cookie: a=b"], "scope-missing"),
+            (&["POST", CHARGES, "-H", "Idempotency-Key: a", "-H", "Idempotency_Key: b"], "bad-request"),
+            (&["POST", CHARGES, "-H", "Idempotency-Key: a", "-H", "Early-Data: 1"], "too-early"),
+        ] {
+            let explained = json(arguments);
+            assert_eq!(explained["would"]["first"], code, "{arguments:?}");
+            assert_eq!(explained["guarded"], false, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_guarded_passes() {
+        for arguments in [
+            &["GET", CHARGES][..],
+            &["PUT", CHARGES],
+            &["POST", "http://a/elsewhere"],
+            &["POST", "http://a/elsewhere", "-H", "Idempotency-Key: a", "-H", "Content-Type: application/grpc"],
+            &["POST", "http://a/watched?tenant=7", "-H", "Idempotency-Key: a"],
+        ] {
+            assert_eq!(json(arguments)["would"]["first"], "passed", "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn neither_keys_nor_scope_values_nor_bodies_are_shown() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let body = dir.path().join("body.json");
+        fs::write(&body, "{\"id\": \"hidden-body\"}").expect("a file");
+        let body = format!("@{}", body.display());
+        for last in ["--data", "--json"] {
+            let arguments = [
+                "POST",
+                "http://a/v1/charges?tenant=hidden-tenant",
+                "-H",
+                "Idempotency-Key: hidden-key",
+                "-H",
+                "Authorization: Bearer hidden-token",
+                "--data",
+                &body,
+                "--json",
+            ];
+            let text = text(&arguments[..if last == "--json" { arguments.len() } else { arguments.len() - 1 }]);
+            assert!(!text.contains("hidden") && text.contains("21 bytes"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn doctor_exits_69_and_names_the_remedy_when_an_upstream_is_away() {
+    let config = file(CONFIG);
+    let output = oncegate(&["doctor", config.name()]).output();
+    assert_eq!(output.status.code(), Some(UNAVAILABLE), "{output:?}");
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(said.contains("failure upstream payments: 127.0.0.1:1") && said.contains("start it"), "{said}");
+
+    let output = oncegate(&["doctor", config.name(), "--json"]).output();
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(said["ok"], false);
+    assert!(said["findings"].as_array().expect("a list").iter().any(|finding| finding["level"] == "failure"));
+}
+
+#[test]
+fn doctor_exits_0_when_all_is_there() {
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let config = file(&CONFIG.replace("127.0.0.1:1\"", &format!("{}\"", upstream.local_addr().expect("bound"))));
+    let said = oncegate(&["doctor", config.name()]).prints();
+    assert!(said.lines().all(|line| line.starts_with("ok ") || line.starts_with("warning ")), "{said}");
+}
+
+/// One demo for all of its promises: it takes a few seconds.
+#[test]
+fn the_demo_charges_nobody_twice_shows_the_readmes_table_and_stays_up_when_asked() {
+    let mut child = oncegate(&["demo", "--seed", "1", "--keep-running"])
+        .0
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
+
+    let table: Vec<_> = lines.by_ref().skip_while(String::is_empty).take_while(|line| !line.is_empty()).collect();
+    let figures = |row: &str| {
+        let line = table.iter().find(|line| line.starts_with(row)).unwrap_or_else(|| panic!("{row} in {table:#?}"));
+        line[row.len()..].split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(figures("charges made"), ["44", "30"]);
+    assert_eq!(figures("customers charged twice or more"), ["9", "0"]);
+    assert_eq!(figures("money taken too much"), ["1060.49", "0.00"]);
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md");
+    assert!(readme.contains(&table.join("\n")), "{table:#?}");
+
+    let where_to = lines.next().expect("what to try");
+    let mut words = where_to.split(['/', ' ', ',']).filter(|word| word.starts_with("127.0.0.1:"));
+    let front = words.next().expect("Oncegate's address").to_owned();
+    let first = pay(&front, "reset");
+    assert!(first.contains(" 502 ") && first.contains("outcome-unknown"), "{first}");
+    let second = pay(&front, "reset");
+    assert!(second.contains(" 409 ") && second.contains("outcome-unknown"), "{second}");
+
+    // Read on, or the demo may wait for room in the pipe.
+    let rest = std::thread::spawn(move || lines.count());
+    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(interrupted.success());
+    let output = child.wait_with_output().expect("it ends");
+    rest.join().expect("it reads");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let progress = String::from_utf8(output.stderr).expect("text");
+    let shown = progress.lines().filter(|line| line.starts_with("with")).count();
+    assert_eq!(shown, 2, "{progress}");
+}
+
+/// Posts one charge, and gives the whole answer.
+fn pay(address: &str, lose: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+    let body = r#"{"customer": "me", "amount": 1}"#;
+    write!(
+        stream,
+        "POST /v1/charges HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer me\r\nIdempotency-Key: mine\r\n\
+         Demo-Lose: {lose}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
+}
