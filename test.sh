@@ -1,0 +1,58 @@
+#!/bin/sh
+# Checks everything: format, lints, documentation, dependencies, and every test.
+#
+#   ./test.sh             all of it; the last line is the test runner's summary
+#   ./test.sh FILTER…     the same, with only the tests that match
+#
+# Needs: a Rust toolchain with rustfmt and clippy, a C compiler for the TLS
+# library, and the usual tools of a Linux system (prlimit, kill, curl). What is
+# missing of the latter is installed with apt-get where possible, and said.
+# Used when present: cargo-nextest (else `cargo test`), cargo-deny (else skipped).
+set -eu
+cd "$(dirname "$0")"
+
+step() { printf '\n== %s\n' "$1"; }
+
+missing=
+command -v cc >/dev/null || missing="$missing gcc libc6-dev"
+command -v curl >/dev/null || missing="$missing curl"
+command -v redis-server >/dev/null || missing="$missing redis-server"
+command -v prlimit >/dev/null || missing="$missing util-linux"
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        step "Installing Debian packages:$missing"
+        apt-get update -qq
+        # shellcheck disable=SC2086  # a list of words
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null
+    else
+        printf 'Please install:%s\n' "$missing" >&2
+        exit 69
+    fi
+fi
+
+step 'Format'
+cargo fmt --check
+
+step 'Lints'
+cargo clippy --quiet --all-targets --locked -- -D warnings
+
+step 'Documentation'
+RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --locked
+
+if cargo deny --version >/dev/null 2>&1; then
+    step 'Dependencies: bans, licences, sources'
+    cargo deny --locked --offline --log-level error check bans licenses sources
+else
+    step 'Dependencies: skipped (cargo install --locked cargo-deny)'
+fi
+
+if cargo nextest --version >/dev/null 2>&1; then
+    step 'Examples in the documentation'
+    cargo test --quiet --doc --locked
+    step 'Tests'
+    cargo nextest run --locked --no-fail-fast --status-level slow \
+        --final-status-level fail "$@" 2>&1
+else
+    step 'Tests (cargo-nextest would be faster and clearer)'
+    cargo test --locked --no-fail-fast "$@" 2>&1
+fi

@@ -1,0 +1,30 @@
+//! Oncegate over real sockets: the real binary between a scripted upstream and a raw client.
+//!
+//! [`harness`] has the three nouns; each other module is a theme of the contract. A test that shows a rule names it in a
+//! comment, and `tests/rules.rs` lists the rules that no test names.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+#![expect(clippy::disallowed_methods, reason = "these tests look at another process from outside: time is real here")]
+
+mod harness;
+
+mod admin;
+mod body;
+mod claim;
+mod concurrency;
+mod drain;
+mod exchange;
+mod fingerprint;
+mod headers;
+mod identity;
+mod key;
+mod metrics;
+mod observe;
+mod passing;
+mod problems;
+mod process;
+mod proxying;
+mod reload;
+mod routing;
+mod stored;
+mod storm;
