@@ -3,10 +3,10 @@
 use std::{
     fs, io,
     os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _},
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
         net as unix,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -28,11 +28,12 @@ pub struct Listener {
 #[derive(Debug)]
 enum Bound {
     Tcp(std::net::TcpListener),
-    Unix(unix::UnixListener),
+    Unix(SocketFile, unix::UnixListener),
 }
 
 impl Listener {
-    /// Binds. A Unix socket is for its owner alone; one that nobody listens on any more is replaced.
+    /// Binds. A Unix socket is for its owner alone; one that nobody listens on any more is replaced. Its file goes when
+    /// the listener does.
     ///
     /// # Errors
     ///
@@ -46,7 +47,10 @@ impl Listener {
                 let local = Address::Tcp(listener.local_addr()?);
                 (Bound::Tcp(listener), local)
             }
-            Address::Unix(path) => (Bound::Unix(bind_unix(path)?), address.clone()),
+            Address::Unix(path) => {
+                let (file, listener) = bind_unix(path)?;
+                (Bound::Unix(file, listener), address.clone())
+            }
         };
         Ok(Self { socket, local })
     }
@@ -61,12 +65,14 @@ impl Listener {
     pub(super) fn register(self) -> io::Result<Registered> {
         match self.socket {
             Bound::Tcp(listener) => tokio::net::TcpListener::from_std(listener).map(Registered::Tcp),
-            Bound::Unix(listener) => tokio::net::UnixListener::from_std(listener).map(Registered::Unix),
+            Bound::Unix(file, listener) => {
+                tokio::net::UnixListener::from_std(listener).map(|listener| Registered::Unix { _file: file, listener })
+            }
         }
     }
 }
 
-fn bind_unix(path: &Path) -> io::Result<unix::UnixListener> {
+fn bind_unix(path: &Path) -> io::Result<(SocketFile, unix::UnixListener)> {
     match bind_unix_once(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
             fs::remove_file(path)?;
@@ -76,14 +82,43 @@ fn bind_unix(path: &Path) -> io::Result<unix::UnixListener> {
     }
 }
 
-fn bind_unix_once(path: &Path) -> io::Result<unix::UnixListener> {
+fn bind_unix_once(path: &Path) -> io::Result<(SocketFile, unix::UnixListener)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile::at(path)?;
     // Before it listens nobody can connect: there is no moment in which the socket is open to others.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok((file, socket.into()))
+}
+
+/// A socket's file, removed with its socket: left behind, it would name a server that is no more.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: which file it is, whatever is at the path by now.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: Self::identity(path)? })
+    }
+
+    fn identity(path: &Path) -> io::Result<(u64, u64)> {
+        fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // In a rolling restart the successor's socket may be there already.
+        if Self::identity(&self.path).is_ok_and(|found| found == self.identity) {
+            // One that cannot be removed is replaced by whoever binds next.
+            _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// A socket's file outlives its process. Only one that refuses connections may be replaced: neither another server's,
@@ -96,7 +131,11 @@ fn is_abandoned(path: &Path) -> bool {
 /// The socket within a runtime.
 pub(super) enum Registered {
     Tcp(tokio::net::TcpListener),
-    Unix(tokio::net::UnixListener),
+    Unix {
+        /// First, so that it goes before connections are refused.
+        _file: SocketFile,
+        listener: tokio::net::UnixListener,
+    },
 }
 
 /// A connection's bytes, whatever carries them.
@@ -116,7 +155,7 @@ impl Registered {
                 stream.set_nodelay(true)?;
                 Ok((Box::new(stream), Peer::Tcp(peer)))
             }
-            Self::Unix(listener) => {
+            Self::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Box::new(stream), Peer::Unix))
             }
@@ -138,11 +177,26 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(Listener::bind(&address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(first);
+        drop(unix::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "a process that was killed leaves its socket");
         drop(Listener::bind(&address).unwrap());
-        fs::remove_file(&path).unwrap();
         fs::write(&path, "precious").unwrap();
         assert!(Listener::bind(&address).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_unix_socket_goes_with_its_listener_unless_it_is_a_successors() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        let address = Address::Unix(path.clone());
+        drop(Listener::bind(&address).unwrap());
+        assert!(!path.exists());
+        let first = Listener::bind(&address).unwrap();
+        fs::remove_file(&path).unwrap();
+        let _successor = Listener::bind(&address).unwrap();
+        drop(first);
+        assert!(unix::UnixStream::connect(&path).is_ok());
     }
 
     #[test]

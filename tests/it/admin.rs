@@ -43,7 +43,7 @@ async fn without_a_token_records_and_config_are_403() {
 }
 
 #[tokio::test]
-async fn a_unix_admin_socket_needs_no_token_and_is_for_its_owner_alone() {
+async fn a_unix_admin_socket_needs_no_token_is_for_its_owner_alone_and_goes_with_the_process() {
     use std::os::unix::fs::PermissionsExt as _;
     let upstream = Upstream::start().await;
     let directory = tempfile::tempdir().unwrap();
@@ -54,13 +54,17 @@ async fn a_unix_admin_socket_needs_no_token_and_is_for_its_owner_alone() {
     let file = directory.path().join("oncegate.toml");
     std::fs::write(&file, text).unwrap();
     let mut child = tokio::process::Command::new(binary());
-    let _child =
+    let mut child =
         child.arg("run").arg("-c").arg(&file).stderr(std::process::Stdio::null()).kill_on_drop(true).spawn().unwrap();
     eventually("the socket is there", || async { tokio::net::UnixStream::connect(&socket).await.is_ok() }).await;
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     let mut connection = Connection::open_unix(&socket).await;
     let reply = connection.exchange("GET /records HTTP/1.1\r\nHost: h\r\n\r\n").await;
     assert_eq!((reply.status, reply.json()["records"].clone()), (200, json!([])));
+    let pid = child.id().unwrap().to_string();
+    assert!(tokio::process::Command::new("kill").args(["-s", "TERM", &pid]).status().await.unwrap().success());
+    assert_eq!(soon(child.wait()).await.unwrap().code(), Some(0));
+    assert!(!socket.exists(), "nobody listens there any more");
 }
 
 #[tokio::test]
