@@ -20,6 +20,9 @@ use crate::{
     store::{State, Store, Swap, Write},
 };
 
+/// The state of a record that there is not.
+const ABSENT: &str = "absent";
+
 /// How often a change without `If-Match` looks anew when the record moves under it.
 const TRIES: usize = 5;
 
@@ -86,7 +89,7 @@ impl<S: Store> Admin<S> {
             match swap.map_err(|error| unavailable(&error))? {
                 Swap::Done => {
                     change.log(&id, &cell, call);
-                    return self.changed(&id, &cell, change).await;
+                    return Ok(self.changed(&id, &cell, change).await);
                 }
                 Swap::Stale(None) => return Err(absent()),
                 // An owner renewed its lease, or somebody settled the record: decide anew by what it is now.
@@ -122,14 +125,19 @@ impl<S: Store> Admin<S> {
         }
     }
 
-    /// What the record is after the change; one that was freed is absent.
-    async fn changed(&self, id: &RecordId, was: &Cell<Stored>, change: &Change) -> Result<Answer, Problem> {
-        if let Change::Executed(_) = change
-            && let Some(details) = self.details(id).await?
-        {
-            return Ok(Answer::record(&view::record(id, &details)));
-        }
-        Ok(Answer::json(&json!({ "id": id.to_string(), "state": "absent", "was": State::of(was).as_str() })))
+    /// What the record is after the change; one that was freed is absent. The change was made: that the store cannot
+    /// show what came of it is no reason to call it failed.
+    async fn changed(&self, id: &RecordId, was: &Cell<Stored>, change: &Change) -> Answer {
+        let state = match change {
+            Change::NotExecuted | Change::Forget { .. } => ABSENT,
+            Change::Executed(_) => match self.store.details(id).await {
+                Ok(Some(details)) => return Answer::record(&view::record(id, &details)),
+                // Forgotten meanwhile.
+                Ok(None) => ABSENT,
+                Err(_) => State::Completed.as_str(),
+            },
+        };
+        Answer::json(&json!({ "id": id.to_string(), "state": state, "was": State::of(was).as_str() }))
     }
 }
 

@@ -205,6 +205,21 @@ async fn a_change_whose_fate_is_uncertain_is_not_called_done() {
 }
 
 #[tokio::test]
+async fn a_change_that_was_made_is_called_done_though_the_store_cannot_show_it() {
+    let served = Served::start();
+    for (number, fault) in [(1, Fault::Refuse), (2, Fault::LoseReply)] {
+        served.put_unknown(id(number)).await;
+        // Looked at for the change, and again for the answer.
+        served.store.script(Step::Manage, Fault::Delay(Duration::ZERO));
+        served.store.script(Step::Manage, fault);
+        let reply = served.resolve(id(number), r#"{"executed": true, "status": 202}"#).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert_eq!(reply.json(), json!({"id": id(number).to_string(), "state": "completed", "was": "unknown"}));
+        assert_eq!(answer(&served, number).await.status(), 202);
+    }
+}
+
+#[tokio::test]
 async fn forgetting_asks_for_force_only_while_an_owner_is_at_work() {
     let served = Served::start();
     served.put_in_flight(id(1), DAY).await;
