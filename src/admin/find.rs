@@ -15,7 +15,7 @@ use crate::{
     rule::{
         RecordId,
         identity::{self, IdKey, ScopeValues, Space},
-        key::Key,
+        key::{self, Key},
         policy::{AuthorityMatch, KeySource, Mode, Policy, Scope, ScopePart},
     },
     store::Store,
@@ -47,9 +47,9 @@ impl<S: Store> Admin<S> {
             Problem::bad_request(format!("The body is {{\"route\", \"authority\", \"key\", \"scope\"}}: {error}."))
         })?;
         let ids = sent.ids(&self.id_key, &self.process.config())?;
-        for id in ids {
-            if let Some(details) = self.details(&id).await? {
-                return Ok(Answer::record(&view::record(&id, &details)));
+        for id in &ids {
+            if let Some(details) = self.details(id).await? {
+                return Ok(Answer::record(&view::record(id, &details)));
             }
         }
         Err(absent().with("id", ids[0].to_string()))
@@ -57,19 +57,19 @@ impl<S: Store> Admin<S> {
 }
 
 impl Sent {
-    /// The ids that the record may have, the likelier first: those of observed requests are others.
-    fn ids(&self, id_key: &IdKey, config: &Config) -> Result<[RecordId; 2], Problem> {
+    /// The ids that the record may have, the likelier first: those of observed requests are others. At least one.
+    fn ids(&self, id_key: &IdKey, config: &Config) -> Result<Vec<RecordId>, Problem> {
         let route = self.route(config)?;
         let policy = &route.policy;
         let authority = self.authority(policy, config.server.tls.is_some())?;
         let scope = self.scope(policy)?;
-        let key = self.key(policy)?;
-        let id = |space| identity::record_id(id_key, space, authority.as_deref(), &scope, &route.id, &key);
-        let (enforced, observed) = (id(Space::Enforce), id(Space::Observe));
-        Ok(match policy.mode {
-            Mode::Enforce | Mode::Off => [enforced, observed],
-            Mode::Observe => [observed, enforced],
-        })
+        let spaces = match policy.mode {
+            Mode::Enforce | Mode::Off => [Space::Enforce, Space::Observe],
+            Mode::Observe => [Space::Observe, Space::Enforce],
+        };
+        let id = |space, key| identity::record_id(id_key, space, authority.as_deref(), &scope, &route.id, key);
+        let keys = self.keys(policy)?;
+        Ok(keys.iter().flat_map(|key| spaces.map(|space| id(space, key))).collect())
     }
 
     fn route<'c>(&self, config: &'c Config) -> Result<&'c Arc<Route>, Problem> {
@@ -112,32 +112,57 @@ impl Sent {
         }
     }
 
-    /// Which single source yielded a key is no matter; a composite's is another key than any single one.
-    fn key<'p>(&'p self, policy: &'p Policy) -> Result<Key<'p>, Problem> {
-        match &self.key {
+    /// The keys that may be meant, the likelier first: as it stands in its field, quotes and all, or as it is. Not to
+    /// find what was sent would say that it never ran.
+    fn keys<'p>(&'p self, policy: &'p Policy) -> Result<Vec<Key<'p>>, Problem> {
+        let mut keys = match &self.key {
             SentKey::One(value) => {
-                let source = policy.key.iter().find(|source| match source {
-                    KeySource::Header(_) | KeySource::Query(_) | KeySource::Json(_) | KeySource::Form(_) => true,
-                    KeySource::Composite(_) | KeySource::Content { .. } => false,
-                });
-                let source = source.ok_or_else(|| {
-                    Problem::bad_request(
-                        "This route takes no single key: give a composite's parts as a list, or name the record by its id.",
-                    )
-                })?;
-                Ok(Key::named(source, value.as_bytes()))
+                let source = single_source(policy)?;
+                let bytes = key::as_written(source, value.as_bytes());
+                vec![Key { bytes, ..Key::named(source, &[]) }, Key::named(source, value.as_bytes())]
             }
             SentKey::Parts(values) => {
-                let source = policy
-                    .key
-                    .iter()
-                    .find(|source| matches!(source, KeySource::Composite(parts) if parts.len() == values.len()));
-                let source = source
-                    .ok_or_else(|| Problem::bad_request("This route takes no composite key of so many parts."))?;
-                Ok(Key::joined(source, values.iter().map(String::as_bytes)))
+                let (source, parts) = composite_source(policy, values.len())?;
+                let written = parts.iter().zip(values).map(|(part, value)| key::as_written(part, value.as_bytes()));
+                let written: Vec<_> = written.collect();
+                vec![
+                    Key::joined(source, written.iter().map(AsRef::as_ref)),
+                    Key::joined(source, values.iter().map(String::as_bytes)),
+                ]
             }
-        }
+        };
+        keys.dedup();
+        Ok(keys)
     }
+}
+
+/// Which single source yielded a key is no matter to its id; but only in a header field may it stand in quotes.
+fn single_source(policy: &Policy) -> Result<&KeySource, Problem> {
+    let single = |source: &&KeySource| match source {
+        KeySource::Header(_) | KeySource::Query(_) | KeySource::Json(_) | KeySource::Form(_) => true,
+        KeySource::Composite(_) | KeySource::Content { .. } => false,
+    };
+    let mut singles = policy.key.iter().filter(single);
+    let field = singles.clone().find(|source| matches!(source, KeySource::Header(_)));
+    field.or_else(|| singles.next()).ok_or_else(|| {
+        Problem::bad_request(
+            "This route takes no single key: give a composite's parts as a list, or name the record by its id.",
+        )
+    })
+}
+
+/// A composite's key is another than any single one of the same bytes.
+fn composite_source(policy: &Policy, values: usize) -> Result<(&KeySource, &[KeySource]), Problem> {
+    let composites = policy.key.iter().filter_map(|source| match source {
+        KeySource::Composite(parts) => Some((source, &parts[..])),
+        KeySource::Header(_)
+        | KeySource::Query(_)
+        | KeySource::Json(_)
+        | KeySource::Form(_)
+        | KeySource::Content { .. } => None,
+    });
+    let mut fitting = composites.filter(|(_, parts)| parts.len() == values);
+    fitting.next().ok_or_else(|| Problem::bad_request("This route takes no composite key of so many parts."))
 }
 
 /// Optional whitespace around a field's value is not part of it (RFC 9110 s5.5).

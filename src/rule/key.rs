@@ -58,6 +58,20 @@ impl<'a> Key<'a> {
     }
 }
 
+/// What a client's own writing of a key stands for where `source` is looked at: in a header field, quotes and escapes
+/// are not part of it. What no key can be written as there stands for itself.
+#[must_use]
+pub fn as_written<'a>(source: &KeySource, written: &'a [u8]) -> Cow<'a, [u8]> {
+    match source {
+        KeySource::Header(_) => field::value(written).unwrap_or(Cow::Borrowed(written)),
+        KeySource::Query(_)
+        | KeySource::Json(_)
+        | KeySource::Form(_)
+        | KeySource::Composite(_)
+        | KeySource::Content { .. } => Cow::Borrowed(written),
+    }
+}
+
 impl fmt::Debug for Key<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The bytes may be a secret.

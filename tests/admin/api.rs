@@ -179,6 +179,42 @@ async fn a_record_is_found_by_what_its_client_sent() {
     }
 }
 
+/// A key is often copied as its client sent it, quotes and all. Not to find it would say that the request never ran.
+// contract: R-4
+#[tokio::test]
+async fn a_key_is_found_as_it_stood_in_its_field() {
+    let served = Served::start();
+    let find = |route: &str, key: serde_json::Value| {
+        let body = json!({"route": route, "authority": "h", "key": key,
+            "scope": if route == "charges" { json!({"header:authorization": "Bearer alice"}) } else { json!({}) }});
+        let served = &served;
+        async move { served.ask("POST", "/records/find", "", &body.to_string()).await }
+    };
+    let charge = |key| id_of("charges", Space::Enforce, Some("h"), key);
+    for key in ["order-17", "\"order-18\"", "k;a=1"] {
+        served.put(charge(key), "charges", completed(201), DAY).await;
+    }
+    for (sent, key) in [
+        ("order-17", "order-17"),
+        ("\"order-17\"", "order-17"),
+        (" \"order-17\"; v=1 ", "order-17"),
+        ("\"\\\"order-18\\\"\"", "\"order-18\""),
+        // As another of our tools may show it, without the quotes of the field.
+        ("\"order-18\"", "\"order-18\""),
+        ("k;a=1", "k;a=1"),
+    ] {
+        assert_eq!(find("charges", json!(sent)).await.json()["id"], charge(key).to_string(), "{sent}");
+    }
+    // Quotes within a JSON string are part of it.
+    let event = id_of("events", Space::Enforce, None, "\"evt\"");
+    served.put(event, "events", completed(201), DAY).await;
+    assert_eq!(find("events", json!("\"evt\"")).await.json()["id"], event.to_string());
+    find("events", json!("evt")).await.problem(404);
+    let parts = find("events", json!(["a", "b"])).await.problem(404)["id"].clone();
+    assert_eq!(find("events", json!(["\"a\"", "b"])).await.problem(404)["id"], parts);
+    assert_ne!(find("events", json!(["b", "a"])).await.problem(404)["id"], parts);
+}
+
 #[tokio::test]
 async fn records_of_observed_requests_are_found_too() {
     let served = Served::start();

@@ -17,8 +17,13 @@ pub(super) fn read<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Opti
     if lines.next().is_some() {
         return Err(KeyError::Malformed("the key's field comes twice"));
     }
-    let value = trim_ows(line.as_bytes());
-    if value.first() == Some(&b'"') { quoted(value) } else { bare(value) }.map(Some)
+    value(line.as_bytes()).map(Some)
+}
+
+/// The key in one line of the field.
+pub(super) fn value(line: &[u8]) -> Result<Cow<'_, [u8]>, KeyError> {
+    let value = trim_ows(line);
+    if value.first() == Some(&b'"') { quoted(value) } else { bare(value) }
 }
 
 /// White space around a field's value is not part of it (RFC 9110 s5.5).
