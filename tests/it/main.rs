@@ -19,6 +19,7 @@ mod headers;
 mod identity;
 mod key;
 mod metrics;
+mod night;
 mod observe;
 mod passing;
 mod problems;
