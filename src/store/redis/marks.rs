@@ -22,7 +22,6 @@ const CHECK: usize = 16;
 #[derive(Debug)]
 pub(super) struct Marks {
     check: [u8; CHECK],
-    token: [u8; CHECK],
     /// What was last seen, by key.
     seen: Mutex<HashMap<String, Vec<u8>>>,
     wiped: AtomicU64,
@@ -37,14 +36,21 @@ impl Marks {
         let mut check = [0; CHECK];
         check.copy_from_slice(&digest.as_bytes()[..CHECK]);
         let (seen, wiped) = (Mutex::default(), AtomicU64::new(0));
-        Self { check, token: draw(), seen, wiped, foreign: AtomicBool::new(false), at_home: AtomicBool::new(false) }
+        Self { check, seen, wiped, foreign: AtomicBool::new(false), at_home: AtomicBool::new(false) }
     }
 
     /// Adds the two commands that leave a mark where there is none, and read it.
     pub(super) fn ask(&self, commands: &mut Pipeline, key: &str) {
-        let ours = [self.check, self.token].concat();
-        commands.cmd("SET").arg(key).arg(&ours).arg("NX");
+        commands.cmd("SET").arg(key).arg(self.drawn()).arg("NX");
         commands.cmd("GET").arg(key);
+    }
+
+    /// A mark of this id key. Its token is drawn anew each time: what a process leaves on a server that lost its data must
+    /// differ from what it had left before.
+    fn drawn(&self) -> Vec<u8> {
+        let mut token = [0; CHECK];
+        getrandom::fill(&mut token).expect("the system's random source answers");
+        [self.check, token].concat()
     }
 
     /// Reads the answer to `GET`; returns whether records may be trusted to that server.
@@ -77,30 +83,24 @@ impl Marks {
     }
 }
 
-fn draw() -> [u8; CHECK] {
-    let mut token = [0; CHECK];
-    getrandom::fill(&mut token).expect("the system's random source answers");
-    token
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn mark(marks: &Marks) -> Value {
-        Value::BulkString([marks.check, marks.token].concat())
+        Value::BulkString(marks.drawn())
     }
 
     // contract: S-4
     #[test]
     fn a_mark_that_changed_says_that_the_data_is_gone() {
-        let (ours, theirs) = (Marks::new(&IdKey::fixed()), Marks::new(&IdKey::fixed()));
-        assert!(ours.read("a", &mark(&theirs)) && ours.read("a", &mark(&theirs)));
-        assert_eq!(ours.take_wiped(), 0);
-        assert!(ours.read("b", &mark(&ours)), "another server's");
-        assert_eq!(ours.take_wiped(), 0);
-        assert!(ours.read("a", &mark(&ours)));
-        assert_eq!((ours.take_wiped(), ours.take_wiped()), (1, 0));
+        let marks = Marks::new(&IdKey::fixed());
+        let first = mark(&marks);
+        assert!(marks.read("a", &first) && marks.read("a", &first));
+        assert!(marks.read("b", &mark(&marks)), "another server's");
+        assert_eq!(marks.take_wiped(), 0);
+        assert!(marks.read("a", &mark(&marks)));
+        assert_eq!((marks.take_wiped(), marks.take_wiped()), (1, 0));
     }
 
     // contract: R-5
