@@ -14,7 +14,9 @@ mod commands;
 mod configs;
 mod links;
 mod page;
+mod schema;
 mod tables;
+mod tools;
 
 #[path = "../../examples/api/rest.rs"]
 mod rest;
