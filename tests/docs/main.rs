@@ -14,6 +14,7 @@ mod commands;
 mod configs;
 mod links;
 mod page;
+mod scene;
 mod schema;
 mod tables;
 mod tools;

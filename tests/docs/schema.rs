@@ -139,7 +139,7 @@ struct Verdict {
 
 impl Linter {
     fn find() -> Option<Self> {
-        let program = tools::find("taplo")?;
+        let program = tools::find_or_skip("taplo")?;
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("schema.json"), schema()).unwrap();
         Some(Self { program, directory })
