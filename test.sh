@@ -7,6 +7,8 @@
 # Needs: a Rust toolchain with rustfmt and clippy, a C compiler for the TLS
 # library, and the usual tools of a Linux system (prlimit, kill, curl). What is
 # missing of the latter is installed with apt-get where possible, and said.
+# taplo and json-server, which some tests ask, are installed with npm below
+# target/. Without npm those tests are skipped, and fail where CI is set.
 # Used when present: cargo-nextest (else `cargo test`), cargo-deny (else skipped).
 set -eu
 cd "$(dirname "$0")"
@@ -27,6 +29,24 @@ if [ -n "$missing" ]; then
     else
         printf 'Please install:%s\n' "$missing" >&2
         exit 69
+    fi
+fi
+
+tools=target/tools
+if [ ! -x "$tools/node_modules/.bin/taplo" ] || [ ! -x "$tools/node_modules/.bin/json-server" ]; then
+    if ! command -v npm >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        step 'Installing Debian packages: nodejs npm'
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null; } ||
+            echo 'They could not be installed.'
+    fi
+    if command -v npm >/dev/null; then
+        step "Installing taplo and json-server below $tools"
+        npm install --prefix "$tools" --no-save --no-audit --no-fund --loglevel=error \
+            @taplo/cli@0.7.0 json-server@0.17.4 ||
+            echo 'They could not be installed: tests that ask them are skipped.'
+    else
+        step 'Without npm: tests that ask taplo or json-server are skipped'
     fi
 fi
 

@@ -23,6 +23,7 @@ mod screen;
 mod sniff;
 mod stream;
 mod tls;
+pub(crate) mod unix_socket;
 mod wire;
 
 use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};

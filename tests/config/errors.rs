@@ -57,6 +57,12 @@ cases! {
     a_misspelt_policy_key_under_server: table("[server]\nretentoin = \"24h\"");
     a_key_like_no_other: table("[log]\ncolour = true");
     a_key_of_a_route_in_defaults: policy("path = \"/\"");
+    two_routes_as_tables: format!("{BASE}[routes]\nname = \"r\"\npath = \"/\"\n[routes]\nname = \"s\"\npath = \"/s\"\n");
+    a_table_named_like_a_key_of_a_route: "[defaults]\nscope = \"shared\"\n[upstream.api]\nurl = \"http://a\"\n";
+    routes_in_the_singular: format!("{BASE}[[route]]\nname = \"r\"\npath = \"/\"\n");
+    a_parameter_as_others_write_it: route("path = \"/users/:id\"");
+    a_wildcard_as_others_write_it: route("path = \"/users/*\"");
+    a_colon_and_a_star_that_are_meant: route("path = \"/users:all/%3Aid/%2A\"");
     routes_as_one_table: format!("{BASE}[routes]\nname = \"r\"\npath = \"/\"\n");
     an_upstream_without_a_name: "[defaults]\nscope = \"shared\"\n[upstreams]\nurl = \"http://127.0.0.1:9000\"\n";
     a_table_that_is_none: "server = \"0.0.0.0:8080\"\n";
