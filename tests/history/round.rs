@@ -28,6 +28,8 @@ const THINKING_MS: u64 = 40;
 const RECORDS_AT_ONCE: u64 = 24;
 /// How long a store that is back may take to be used, and what waited for it to be written.
 const RECOVERY: Duration = Duration::from_secs(10);
+/// How long it may take until a store that was emptied is noticed.
+const ALARM: Duration = Duration::from_secs(15);
 
 /// A short round: in the suite, with the same seed each time unless one is given.
 pub(crate) fn short(kind: Kind) {
@@ -118,7 +120,7 @@ async fn work(world: Arc<World>, mut luck: Luck, until: Duration, horizon: Arc<A
                 Question { process, record: record.clone(), body: body.into(), gives_up_after, is_last: false };
             let told = client.ask(&world, question).await;
             tokio::time::sleep(luck.millis(1..THINKING_MS)).await;
-            if matches!(&told, Told::Answer(answer) if answer.is_accepted() || answer.is_unknown()) {
+            if matches!(&told, Told::Answer(answer) if answer.is_final() || answer.is_unknown()) {
                 break;
             }
         }
@@ -161,7 +163,7 @@ async fn ask_all(world: &Arc<World>, seed: u64) {
                         is_last: true,
                     };
                     let told = client.ask(&world, question).await;
-                    let is_settled = matches!(&told, Told::Answer(answer) if answer.is_accepted()
+                    let is_settled = matches!(&told, Told::Answer(answer) if answer.is_final()
                         || answer.code == "key-reused"
                         || answer.is_unknown() && excused.contains(&record));
                     if !is_settled {
@@ -240,18 +242,24 @@ async fn judge(world: &World, history: &History, verdict: &Verdict) {
         assert!(told("store-full"), "nobody met the full store");
     }
     if world.kind == Kind::RedisFlushed {
-        let mut wiped = 0.0;
-        for process in 0..world.processes() {
-            wiped += metric(&client::scrape(world.admin(process)).await, "oncegate_store_wiped_total");
+        let start = world.log.now();
+        while wiped(world).await == 0.0 {
+            assert!(world.log.now() - start < ALARM, "no process counted the wipe:\n{}", world.said().join("\n"));
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        assert!(wiped > 0.0, "no process counted that the store was emptied:\n{}", said.join("\n"));
+        let said = world.said();
         let is_said = |line: &String| line.contains("ERROR") && (line.contains("empty") || line.contains("wiped"));
         assert!(said.iter().any(is_said), "no process said that the store was emptied:\n{}", said.join("\n"));
     }
 }
 
-/// The sum of a metric's series.
-fn metric(text: &str, name: &str) -> f64 {
-    let lines = text.lines().filter(|line| line.starts_with(name));
-    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+/// How often the processes have counted that the store was emptied.
+async fn wiped(world: &World) -> f64 {
+    let mut wiped = 0.0;
+    for process in 0..world.processes() {
+        let text = client::scrape(world.admin(process)).await;
+        let lines = text.lines().filter(|line| line.starts_with("oncegate_store_wiped_total"));
+        wiped += lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>();
+    }
+    wiped
 }

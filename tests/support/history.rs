@@ -82,8 +82,8 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The client takes it for the request's own outcome.
-    pub(crate) fn is_accepted(&self) -> bool {
+    /// It is an answer of the upstream that is not marked as unknown or released.
+    pub(crate) fn is_final(&self) -> bool {
         self.code.is_empty() && matches!(self.outcome.as_str(), "executed" | "replayed" | "unsettled" | "fenced")
     }
 

@@ -14,12 +14,15 @@ pub(crate) struct Story<'a> {
     record: &'a Record,
     pub(crate) calls: Vec<&'a Call>,
     pub(crate) executions: Vec<&'a Execution>,
+    /// The answers that a client takes for its request's own outcome.
+    accepted: Vec<(&'a Call, &'a Answer)>,
     broken: Vec<(Rule, String)>,
 }
 
 impl<'a> Story<'a> {
     pub(crate) fn new(history: &'a History, record: &'a Record) -> Self {
-        Self { history, record, calls: Vec::new(), executions: Vec::new(), broken: Vec::new() }
+        let (calls, executions, accepted, broken) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { history, record, calls, executions, accepted, broken }
     }
 
     pub(crate) fn check(
@@ -28,6 +31,13 @@ impl<'a> Story<'a> {
         by_number: &HashMap<u64, &Call>,
         verdict: &mut Verdict,
     ) {
+        let answers = self.calls.iter().filter_map(|call| Some((*call, call.answer()?)));
+        let accepted = answers.filter(|(_, answer)| {
+            // An answer that says "not executed", or a hop's word, ends nothing though it could not be settled.
+            let fate = by_token.get(answer.token.as_str()).map(|execution| execution.fate);
+            answer.is_final() && !matches!(fate, Some(Fate::Released(_) | Fate::Unsure(_)))
+        });
+        self.accepted = accepted.collect();
         self.runs_once(by_number, verdict);
         self.runs_alone(by_number);
         self.is_sent_once();
@@ -58,9 +68,9 @@ impl<'a> Story<'a> {
         self.broken.push((rule, what));
     }
 
-    fn accepted(&self) -> impl Iterator<Item = (&'a Call, &'a Answer)> {
-        let answers = self.calls.iter().filter_map(|call| Some((*call, call.answer()?)));
-        answers.filter(|(_, answer)| answer.is_accepted())
+    /// When the first client had its answer.
+    fn answered_at(&self) -> Option<Time> {
+        self.accepted.iter().map(|(call, _)| call.to).min()
     }
 
     /// The executions that were not released.
@@ -76,7 +86,7 @@ impl<'a> Story<'a> {
         let forgotten = self.events(|trouble| trouble == Trouble::StoreForgot).count();
         if ran.len() > 1 {
             verdict.ran_again += 1;
-            let answered = self.accepted().map(|(call, _)| call.to).min();
+            let answered = self.answered_at();
             if answered.is_some_and(|at| ran.iter().any(|execution| execution.from > at)) {
                 verdict.answered_and_ran_again += 1;
             }
@@ -111,7 +121,7 @@ impl<'a> Story<'a> {
     }
 
     fn ends_with_its_answer(&mut self) {
-        let Some(answered) = self.accepted().map(|(call, _)| call.to).min() else { return };
+        let Some(answered) = self.answered_at() else { return };
         for execution in self.executions.clone() {
             if execution.from > answered && !self.forgot_between(Time::ZERO, execution.from) {
                 self.broke(Rule::EndsWithItsAnswer, format!("{} ran after an accepted answer", execution.token));
@@ -120,7 +130,7 @@ impl<'a> Story<'a> {
     }
 
     fn answers_alike(&mut self) {
-        let tokens: BTreeSet<_> = self.accepted().map(|(_, answer)| answer.token.as_str()).collect();
+        let tokens: BTreeSet<_> = self.accepted.iter().map(|(_, answer)| answer.token.as_str()).collect();
         let forgotten = self.events(|trouble| trouble == Trouble::StoreForgot).count();
         if tokens.len() > 1 + forgotten {
             self.broke(Rule::AnswersAlike, format!("answered with {tokens:?}"));
@@ -147,7 +157,10 @@ impl<'a> Story<'a> {
         }
         let is_own = execution.call == number;
         let is_true = match (answer.outcome.as_str(), execution.fate) {
-            ("executed" | "unsettled" | "fenced", Fate::Answered(status)) => is_own && status == answer.status,
+            ("executed", Fate::Answered(status)) => is_own && status == answer.status,
+            ("unsettled" | "fenced", Fate::Answered(status) | Fate::Released(status) | Fate::Unsure(status)) => {
+                is_own && status == answer.status
+            }
             ("replayed", Fate::Answered(status)) => !is_own && status == answer.status,
             ("released", Fate::Released(status)) | ("unknown", Fate::Unsure(status)) => {
                 is_own && status == answer.status
@@ -204,7 +217,7 @@ impl<'a> Story<'a> {
             verdict.stayed_unknown += 1;
             return;
         }
-        let is_settled = answer.is_accepted()
+        let is_settled = answer.is_final()
             || matches!(answer.outcome.as_str(), "released")
             || matches!(answer.code.as_str(), "key-reused" | "upstream-unreachable");
         if !is_settled {

@@ -69,6 +69,11 @@ fn a_lawful_history_is_lawful() {
     released.calls.push(call(3, 0, 8, answer(429, "released", "t0")));
     released.executions.push(execution(3, "t0", 2, 5, Fate::Released(429)));
     holds(&released);
+    // What could not be settled may be settled late: a release frees the key then.
+    let mut unsettled = lawful();
+    unsettled.calls.push(call(3, 0, 8, answer(429, "unsettled", "t0")));
+    unsettled.executions.push(execution(3, "t0", 2, 5, Fate::Released(429)));
+    holds(&unsettled);
     let mut lost = history(
         vec![
             call(1, 0, 30, problem(502, "unknown", "outcome-unknown", "maybe")),
