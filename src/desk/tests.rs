@@ -84,6 +84,20 @@ async fn recognises_its_claim_when_only_the_reply_was_lost() {
     assert_eq!(held(&store).await, None);
 }
 
+// contract: R-8, S-2
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_there_and_never_vouched_for_is_taken_back() {
+    let (desk, store) = desk();
+    // As a server answers that has the claim, while its replicas do not.
+    store.script(Step::Claim, Fault::LoseReply);
+    store.script(Step::Claim, Fault::LoseReply);
+    let Err(BoardError::Uncertain { claim, .. }) = board(&desk).await else { panic!("nobody vouched for it") };
+    assert!(matches!(held(&store).await, Some(Record::InFlight { .. })));
+    desk.withdraw(*claim);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(held(&store).await, None);
+}
+
 // contract: R-8
 #[tokio::test(start_paused = true)]
 async fn takes_back_a_claim_that_arrives_after_it_was_given_up() {
