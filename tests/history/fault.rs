@@ -144,18 +144,18 @@ fn once(world: &World, luck: &mut Luck, left: Duration) {
                 relay.heal();
             });
         }
-        Kind::MasterKilled => kill_master(world, sentinel(world), luck),
+        Kind::MasterKilled => fail_over(world, || kill_master(sentinel(world), luck)),
         Kind::MasterKilledLagging => {
             let set = sentinel(world);
-            world.log.during(Trouble::StoreAway, || {
+            fail_over(world, || {
                 lag(set, luck.millis(300..1000));
-                kill_master(world, set, luck);
+                kill_master(set, luck);
             });
         }
         Kind::MasterFrozen => {
             let set = sentinel(world);
             let old = set.master();
-            world.log.during(Trouble::StoreAway, || {
+            fail_over(world, || {
                 old.freeze();
                 set.await_other_master(old.port());
                 sleep(luck.millis(0..1000));
@@ -164,20 +164,20 @@ fn once(world: &World, luck: &mut Luck, left: Duration) {
             });
         }
         Kind::FailoverUnacknowledged => {
-            world.log.during(Trouble::StoreForgot, || kill_master(world, sentinel(world), luck));
+            world.log.during(Trouble::StoreForgot, || fail_over(world, || kill_master(sentinel(world), luck)));
         }
         Kind::FailoverUnacknowledgedLagging => {
             let set = sentinel(world);
             world.log.during(Trouble::StoreForgot, || {
                 lag(set, Duration::from_secs(1));
-                kill_master(world, set, luck);
+                fail_over(world, || kill_master(set, luck));
             });
         }
         Kind::ClusterMasterKilled => {
             let Deployment::Cluster(cluster) = &world.store else { unreachable!("it is one") };
             let masters = cluster.masters();
             let old = masters[luck.index(masters.len())];
-            world.log.during(Trouble::StoreAway, || {
+            fail_over(world, || {
                 old.kill();
                 while cluster.masters().len() < masters.len() {
                     sleep(Duration::from_millis(20));
@@ -203,15 +203,17 @@ fn kill(world: &World, redis: &Server, pause: Duration) {
 }
 
 /// Kills the master, waits for another, and lets the old one come back: sometimes at once.
-fn kill_master(world: &World, set: &Sentinel, luck: &mut Luck) {
+fn kill_master(set: &Sentinel, luck: &mut Luck) {
     let old = set.master();
-    world.log.during(Trouble::StoreAway, || {
-        old.kill();
-        set.await_other_master(old.port());
-        sleep(luck.millis(0..500));
-        old.restart();
-        set.await_replicas(2);
-    });
+    old.kill();
+    set.await_other_master(old.port());
+    sleep(luck.millis(0..500));
+    old.restart();
+    set.await_replicas(2);
+}
+
+fn fail_over(world: &World, work: impl FnOnce()) {
+    world.log.during(Trouble::StoreAway, || world.log.during(Trouble::FailedOver, work));
 }
 
 /// Breaks replication, and lets the master go on alone for that time. A frozen replica would not do: what was sent to it

@@ -139,6 +139,9 @@ pub(crate) enum Trouble {
     Frozen(usize),
     /// The store could not be reached, or not be relied on, and had forgotten nothing afterwards.
     StoreAway,
+    /// A replica took over. What nobody waited for may be lost with the old master: a key that was freed there may read as
+    /// claimed again, and then as unknown.
+    FailedOver,
     /// The store may have forgotten what it had acknowledged.
     StoreForgot,
 }

@@ -255,8 +255,19 @@ impl<'a> Story<'a> {
                 let began = self.calls.first().is_some_and(|call| call.from <= event.to);
                 began.then_some("the store forgot")
             }
+            Trouble::FailedOver => self.was_freed_around(event).then_some("a failover lost that its key was freed"),
             Trouble::Down(_) | Trouble::Frozen(_) | Trouble::StoreAway => None,
         })
+    }
+
+    /// Whether the key was freed, or a claim taken back, while a failover may have lost that.
+    fn was_freed_around(&self, event: &Event) -> bool {
+        const UNREPLICATED_MAX: Duration = Duration::from_secs(1);
+        let around = |time: Time| event.from <= time + UNREPLICATED_MAX && time <= event.to + UNREPLICATED_MAX;
+        let released = self.executions.iter().filter(|execution| matches!(execution.fate, Fate::Released(_)));
+        let refused =
+            self.calls.iter().filter(|call| call.answer().is_some_and(|answer| answer.code == "store-unavailable"));
+        released.filter_map(|execution| execution.to).chain(refused.map(|call| call.to)).any(around)
     }
 
     /// Why nobody could know just then: an owner that stood still, or a store in which no lease could be renewed.
@@ -268,7 +279,7 @@ impl<'a> Story<'a> {
                 self.calls.iter().any(had_it).then_some("its owner was frozen")
             }
             Trouble::StoreAway => Some("the store was away"),
-            Trouble::Killed(_) | Trouble::Down(_) | Trouble::StoreForgot => None,
+            Trouble::Killed(_) | Trouble::Down(_) | Trouble::FailedOver | Trouble::StoreForgot => None,
         })
     }
 

@@ -236,6 +236,25 @@ fn an_unknown_without_a_cause_is_found() {
 }
 
 #[test]
+fn a_failover_explains_an_unknown_only_where_the_key_was_freed() {
+    let mut forged = lawful();
+    forged.calls[1].told = problem(409, "unknown", "outcome-unknown", "maybe");
+    forged.events = vec![event(Trouble::FailedOver, 15, 35)];
+    breaks(&forged, Rule::KnowsUnlessItCannot);
+    let mut forged = history(
+        vec![
+            call(1, 0, 30, answer(429, "released", "t1")),
+            call(2, 40, 50, problem(409, "unknown", "outcome-unknown", "maybe")),
+        ],
+        vec![execution(1, "t1", 10, 20, Fate::Released(429))],
+        vec![event(Trouble::FailedOver, 15, 35)],
+    );
+    holds(&forged);
+    forged.events.clear();
+    breaks(&forged, Rule::KnowsUnlessItCannot);
+}
+
+#[test]
 fn a_broken_connection_without_a_cause_is_found() {
     let mut forged = lawful();
     forged.calls.push(call(5, 60, 70, Told::Broken("reset".into())));
