@@ -307,14 +307,20 @@ impl<S: Store> Desk<S> {
     ) -> Result<Result<Claim, Option<Cell<Stored>>>, BoardError> {
         let version = draw_version();
         let claim = Claim::new(booking, version, self.lease, permit);
-        match self.store.swap(booking.id, expect, version, Some(claim.in_flight())).await {
+        let step = || self.store.swap(booking.id, expect, version, Some(claim.in_flight()));
+        match step().await {
             Ok(Swap::Done) => Ok(Ok(claim)),
             Ok(Swap::Stale(cell)) => Ok(Err(cell)),
             Err(StoreError::Full) => Err(BoardError::Full),
             Err(error @ StoreError::Refused(_)) => Err(BoardError::Unavailable(error)),
             // look again, and recognise one's own write by its version.
             Err(error @ StoreError::Unknown(_)) => match self.store.load(booking.id).await {
-                Ok(Some(cell)) if cell.version == version => Ok(Ok(claim)),
+                // What a look finds may be on one server alone: the step once more says whether enough replicas have it.
+                // Never without the look: a first step that is only late would come back as a claim without an owner.
+                Ok(Some(cell)) if cell.version == version => match step().await {
+                    Ok(Swap::Done) => Ok(Ok(claim)),
+                    Ok(Swap::Stale(_)) | Err(_) => Err(BoardError::Uncertain { error, claim: Box::new(claim) }),
+                },
                 Ok(_) | Err(_) => Err(BoardError::Uncertain { error, claim: Box::new(claim) }),
             },
         }

@@ -1,6 +1,6 @@
 //! The right to forward, kept alive and given up with a settlement.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
@@ -10,6 +10,9 @@ use crate::{
     rule::{Expect, Fingerprint, Record, RecordId, RouteName, Stored, Version},
     store::{Store, StoreError, Swap, Write},
 };
+
+/// A failover brings back what was written moments ago; renewals are a third of a lease apart.
+const OWN_VERSIONS: usize = 64;
 
 /// The right to forward a request. Dropped without a settlement, its record lapses into unknown.
 #[derive(Debug)]
@@ -22,8 +25,9 @@ pub struct Claim {
     pub(super) lease: Duration,
     /// The last write known to have happened.
     pub(super) version: Version,
-    /// A renewal of unknown fate.
-    pub(super) pending: Option<Version>,
+    /// What this claim ever tried to write, the latest [`OWN_VERSIONS`]: a renewal of unknown fate may stand in the
+    /// store, and after a failover one that later ones had replaced.
+    own: VecDeque<Version>,
     pub(super) since: Instant,
     pub(super) renewed: Instant,
     pub(super) _permit: Permit,
@@ -51,7 +55,7 @@ impl Claim {
             keep: booking.keep,
             lease,
             version,
-            pending: None,
+            own: VecDeque::from([version]),
             since: now,
             renewed: now,
             _permit: permit,
@@ -92,6 +96,19 @@ impl Claim {
         Some(Write { record, keep, route: self.route.clone() })
     }
 
+    /// Notes a version before the store is asked to write it.
+    fn note(&mut self, version: Version) {
+        if self.own.len() == OWN_VERSIONS {
+            self.own.pop_front();
+        }
+        self.own.push_back(version);
+    }
+
+    /// Whether nobody else has written since that version.
+    fn owns(&self, version: Version) -> bool {
+        self.own.contains(&version)
+    }
+
     /// Whether the lease had lapsed by now, as far as this process can tell.
     pub(super) fn has_lapsed(&self) -> bool {
         clock::now().saturating_duration_since(self.renewed) > self.lease
@@ -119,28 +136,19 @@ impl<S: Store> Desk<S> {
     async fn renew(&self, claim: &mut Claim) {
         let version = draw_version();
         let expect = Expect::Version(claim.version);
-        // Noted before the store is asked: the work may end, and this future be dropped, before it answers.
-        let doubtful = claim.pending.replace(version);
+        // The work may end, and this future be dropped, before the store answers.
+        claim.note(version);
         let asked = clock::now();
         match self.store.swap(&claim.id, expect, version, Some(claim.in_flight())).await {
             Ok(Swap::Done) => {
                 claim.version = version;
-                claim.pending = None;
                 claim.renewed = asked;
             }
-            // An earlier renewal whose reply was lost had happened after all.
-            Ok(Swap::Stale(Some(cell))) if Some(cell.version) == doubtful => {
-                claim.version = cell.version;
-                claim.pending = None;
-            }
+            // An earlier renewal whose reply was lost had happened after all, or a later one was lost with its server.
+            Ok(Swap::Stale(Some(cell))) if claim.owns(cell.version) => claim.version = cell.version,
             // Somebody else has written: the settlement will say so.
-            Ok(Swap::Stale(_)) => claim.pending = None,
-            Err(error) => {
-                if doubtful.is_some() && !matches!(error, StoreError::Unknown(_)) {
-                    claim.pending = doubtful;
-                }
-                tracing::debug!(record = %claim.id.short(), %error, "a lease was not renewed");
-            }
+            Ok(Swap::Stale(_)) => {}
+            Err(error) => tracing::debug!(record = %claim.id.short(), %error, "a lease was not renewed"),
         }
     }
 
@@ -183,8 +191,9 @@ impl<S: Store> Desk<S> {
             match self.store.swap(&claim.id, Expect::Version(expect), version, next.clone()).await? {
                 Swap::Done => return Ok(Settled::Done),
                 Swap::Stale(Some(cell)) if cell.version == version => return Ok(Settled::Done),
-                // A renewal whose reply was lost had happened: the version is still one's own.
-                Swap::Stale(Some(cell)) if claim.pending == Some(cell.version) && expect != cell.version => {
+                // The version is still one's own: a renewal whose reply was lost had happened, or a failover brought back
+                // what a renewal had replaced.
+                Swap::Stale(Some(cell)) if claim.owns(cell.version) && expect != cell.version => {
                     expect = cell.version;
                 }
                 Swap::Stale(_) => return Ok(Settled::Fenced),

@@ -84,6 +84,20 @@ async fn recognises_its_claim_when_only_the_reply_was_lost() {
     assert_eq!(held(&store).await, None);
 }
 
+// contract: R-8, S-2
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_there_and_never_vouched_for_is_taken_back() {
+    let (desk, store) = desk();
+    // As a server answers that has the claim, while its replicas do not.
+    store.script(Step::Claim, Fault::LoseReply);
+    store.script(Step::Claim, Fault::LoseReply);
+    let Err(BoardError::Uncertain { claim, .. }) = board(&desk).await else { panic!("nobody vouched for it") };
+    assert!(matches!(held(&store).await, Some(Record::InFlight { .. })));
+    desk.withdraw(*claim);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(held(&store).await, None);
+}
+
 // contract: R-8
 #[tokio::test(start_paused = true)]
 async fn takes_back_a_claim_that_arrives_after_it_was_given_up() {
@@ -252,6 +266,34 @@ async fn a_renewal_whose_reply_was_lost_does_not_fence_its_owner() {
     store.script(Step::Renew, Fault::LoseReply);
     desk.tend(&mut claim, tokio::time::sleep(6 * SECOND)).await;
     assert_eq!(desk.settle(claim, completed()).await, Settled::Done);
+}
+
+// contract: R-18
+#[tokio::test(start_paused = true)]
+async fn renewals_of_unknown_fate_do_not_fence_their_owner_however_many() {
+    let (desk, store) = desk();
+    let mut claim = claimed(&desk).await;
+    store.script(Step::Renew, Fault::LoseReply);
+    store.script(Step::Renew, Fault::LoseRequest);
+    store.script(Step::Renew, Fault::LoseRequest);
+    desk.tend(&mut claim, tokio::time::sleep(16 * SECOND)).await;
+    assert_eq!(desk.settle(claim, completed()).await, Settled::Done);
+}
+
+// contract: R-18
+#[tokio::test(start_paused = true)]
+async fn a_failover_that_lost_a_renewal_does_not_fence_its_owner() {
+    let (desk, store) = desk();
+    let mut claim = claimed(&desk).await;
+    let (first, write) = (claim.version, claim.in_flight());
+    desk.tend(&mut claim, tokio::time::sleep(11 * SECOND)).await;
+    // The server that takes over has the claim, and neither of its renewals.
+    let renewed = Expect::Version(claim.version);
+    assert!(matches!(store.swap(&ID, renewed, first, Some(write)).await, Ok(Swap::Done)));
+    desk.tend(&mut claim, tokio::time::sleep(6 * SECOND)).await;
+    assert_eq!(claim.version, first, "the renewal found it");
+    assert_eq!(desk.settle(claim, completed()).await, Settled::Done);
+    assert_eq!(held(&store).await, completed());
 }
 
 #[tokio::test(start_paused = true)]
