@@ -11,6 +11,7 @@ mod harness;
 mod admin;
 mod body;
 mod claim;
+mod clients;
 mod concurrency;
 mod drain;
 mod exchange;
