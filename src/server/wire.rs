@@ -39,14 +39,14 @@ pub(super) struct Wire<S, I> {
 enum End {
     /// Open, or shutting down our side.
     Open,
-    /// Our side is closed; that many bytes more are thrown away.
-    Lingering(usize),
+    /// Our side is closed; what still comes is thrown away.
+    Lingering,
     /// Nothing is left to wait for.
     Over,
 }
 
-/// What is read and thrown away so that the client hears the answer: an upload that is larger would not end soon.
-const LINGER_BYTES: usize = 1024 * 1024;
+/// Bytes of an upload that nobody wants any more, in one read.
+const DISCARDED_AT_ONCE: usize = 16 * 1024;
 
 impl<S, I> Wire<S, I> {
     pub(super) const fn new(stream: S, inlet: I, pulse: Arc<Pulse>, permit: Permit) -> Self {
@@ -97,9 +97,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
         flushed
     }
 
-    /// Closes our side, then reads until the client closes its own, or enough. Closing over unread bytes would reset the
-    /// connection, and a reset takes answers with it that the client has not read yet. The time is the connection's
-    /// deadline to bound.
+    /// Closes our side, then reads until the client closes its own. Closing over unread bytes would reset the connection,
+    /// and a reset takes answers with it that the client has not read yet; a client may write all of its upload before it
+    /// reads. The time is the connection's deadline to bound.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
@@ -111,18 +111,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
                         continue;
                     }
                     this.pulse.linger_begun();
-                    this.end = End::Lingering(LINGER_BYTES);
+                    this.end = End::Lingering;
                 }
-                End::Lingering(left) => {
-                    let mut scratch = [0; 4096];
+                End::Lingering => {
+                    let mut scratch = [0; DISCARDED_AT_ONCE];
                     let mut scratch = ReadBuf::new(&mut scratch);
                     // An error says that the client is gone, which is what was waited for.
                     let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut scratch));
-                    let count = scratch.filled().len();
-                    this.end = match left.checked_sub(count) {
-                        Some(left) if read.is_ok() && count > 0 => End::Lingering(left),
-                        Some(_) | None => End::Over,
-                    };
+                    if read.is_ok() && !scratch.filled().is_empty() {
+                        this.pulse.linger_on();
+                    } else {
+                        this.end = End::Over;
+                    }
                 }
                 End::Over => return Poll::Ready(Ok(())),
             }
