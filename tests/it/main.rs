@@ -14,6 +14,7 @@ mod claim;
 mod clients;
 mod concurrency;
 mod drain;
+mod early;
 mod exchange;
 mod fingerprint;
 mod headers;
