@@ -18,6 +18,7 @@ mod early;
 mod exchange;
 mod fingerprint;
 mod headers;
+mod held;
 mod identity;
 mod key;
 mod metrics;
