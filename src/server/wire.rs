@@ -6,9 +6,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 
 use super::{connection::Permit, deadline::Pulse};
 
@@ -32,6 +36,11 @@ pub(super) struct Wire<S, I> {
     /// The client's side is closed.
     client_closed: bool,
     end: End,
+    /// How long the client of a tunnel may take nothing of what is written to it.
+    write_timeout: Duration,
+    /// Runs while the client of a tunnel takes nothing. HTTP's connection, which watches the time of everything else,
+    /// has ended then.
+    tunnel_stalled: Option<Pin<Box<Sleep>>>,
     _permit: Permit,
 }
 
@@ -49,8 +58,23 @@ enum End {
 const DISCARDED_AT_ONCE: usize = 16 * 1024;
 
 impl<S, I> Wire<S, I> {
-    pub(super) const fn new(stream: S, inlet: I, pulse: Arc<Pulse>, permit: Permit) -> Self {
-        Self { stream, inlet, pulse, client_closed: false, end: End::Open, _permit: permit }
+    pub(super) const fn new(stream: S, inlet: I, pulse: Arc<Pulse>, write_timeout: Duration, permit: Permit) -> Self {
+        let (client_closed, end) = (false, End::Open);
+        Self { stream, inlet, pulse, client_closed, end, write_timeout, tunnel_stalled: None, _permit: permit }
+    }
+
+    /// Takes note of whether a write found room, and gives it up where it has waited for too long.
+    fn watched<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        self.pulse.write_waits(written.is_pending());
+        if written.is_ready() {
+            self.tunnel_stalled = None;
+            return written;
+        }
+        if !self.pulse.is_tunnel() {
+            return written;
+        }
+        let stalled = self.tunnel_stalled.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -70,8 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.pulse.write_waits(written.is_pending());
-        written
+        this.watched(written, cx)
     }
 
     fn poll_write_vectored(
@@ -81,8 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.pulse.write_waits(written.is_pending());
-        written
+        this.watched(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -93,8 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         // hyper flushes only when it has written all; TLS may hold some of that back until the client takes it.
-        this.pulse.write_waits(flushed.is_pending());
-        flushed
+        this.watched(flushed, cx)
     }
 
     /// Closes our side, then reads until the client closes its own. Closing over unread bytes would reset the connection,

@@ -143,7 +143,8 @@ async fn bodies_that_drip_leave_connections_to_requests_that_are_here_whole() {
     until(|| script.connections() == 3).await;
 
     let (_feed, one_more) = mpsc::channel(1);
-    let refused = begin(one_more).await.unwrap().unwrap_err();
+    let one_more = tokio::time::timeout(Duration::from_secs(5), begin(one_more)).await.expect("it has no place");
+    let refused = one_more.unwrap().unwrap_err();
     assert!(matches!(refused, SendError::NeverSent(Unsent::QueueTimeout)), "{refused:?}");
     for _ in 0..5 {
         exchange(upstreams.get(0), get(), PASSED).await.unwrap();
