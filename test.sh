@@ -9,7 +9,8 @@
 # missing of the latter is installed with apt-get where possible, and said.
 # taplo and json-server, which some tests ask, are installed with npm below
 # target/. Without npm those tests are skipped, and fail where CI is set.
-# Used when present: cargo-nextest (else `cargo test`), cargo-deny (else skipped).
+# Used when present: cargo-nextest (else `cargo test`), cargo-deny (else skipped),
+# Python 3 and PyPI (else the tests with gRPC's and websockets' clients skip).
 set -eu
 cd "$(dirname "$0")"
 
@@ -19,6 +20,7 @@ missing=
 command -v cc >/dev/null || missing="$missing gcc libc6-dev"
 command -v curl >/dev/null || missing="$missing curl"
 command -v redis-server >/dev/null || missing="$missing redis-server"
+python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 command -v prlimit >/dev/null || missing="$missing util-linux"
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -65,6 +67,12 @@ if cargo deny --version >/dev/null 2>&1; then
 else
     step 'Dependencies: skipped (cargo install --locked cargo-deny)'
 fi
+
+step 'Python clients: gRPC and websockets, from PyPI into target/tmp/clients'
+scratch=${CARGO_TARGET_DIR:-$PWD/target}/tmp
+mkdir -p "$scratch"
+tests/it/clients/prepare.sh "$scratch/clients" ||
+    echo 'The tests with these clients will skip.'
 
 if cargo nextest --version >/dev/null 2>&1; then
     step 'Examples in the documentation'

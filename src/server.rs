@@ -99,11 +99,16 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Between an answer and the first byte of the next request.
     pub idle_timeout: Duration,
+    /// How long a client that had its answer early may go on sending what is thrown away.
+    pub linger_timeout: Duration,
     /// How long a client may take nothing of an answer that is waiting for it.
     pub write_timeout: Duration,
 }
 
 impl Limits {
+    /// The default of [`Limits::linger_timeout`], which is nginx's: time for an upload of some size to end, so that a
+    /// client that reads only after it finds the answer, and a bound on one that never ends.
+    pub const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
     /// The default of [`Limits::write_timeout`]: as long as a silent body is waited for by default, and beyond what a
     /// lost packet or a sleeping phone radio costs.
     pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -116,6 +121,7 @@ impl From<&settled::Server> for Limits {
             max_head: server.max_head,
             header_timeout: server.header_timeout,
             idle_timeout: server.idle_timeout,
+            linger_timeout: Self::LINGER_TIMEOUT,
             write_timeout: Self::WRITE_TIMEOUT,
         }
     }

@@ -20,8 +20,8 @@ use tokio::time::{Instant, Sleep};
 use super::{Limits, refusal::Refusal};
 use crate::clock;
 
-/// How long a client that was told to go may take to hear it.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
+/// How long a client that was told to go may be silent before it is taken to have heard it.
+const LINGER_SILENCE: Duration = Duration::from_secs(5);
 
 /// How long an answer may still come to a client that has closed its side. It may have said only that it sends no more;
 /// or it has left, which looks the same until we write, and its request is given up then.
@@ -38,6 +38,8 @@ pub(super) struct Pulse {
     stalled: Stamp,
     /// Since when we have been waiting for the client to hear that the connection ends.
     lingering: Stamp,
+    /// Since when a client that we wait for so has sent nothing.
+    lingering_in_silence: Stamp,
     /// Since when no request has been under way.
     idle: Stamp,
     /// Since when the client's side has been closed, while a request is under way.
@@ -87,6 +89,7 @@ impl Pulse {
             head: Stamp::default(),
             stalled: Stamp::default(),
             lingering: Stamp::default(),
+            lingering_in_silence: Stamp::default(),
             idle: Stamp::default(),
             half_closed: Stamp::default(),
             untaken: Stamp::default(),
@@ -215,6 +218,12 @@ impl Pulse {
     /// Our side is closed; what the client still sends is thrown away.
     pub(super) fn linger_begun(&self) {
         self.lingering.set(self.start, clock::now());
+        self.linger_on();
+    }
+
+    /// The client still sends what is thrown away.
+    pub(super) fn linger_on(&self) {
+        self.lingering_in_silence.set(self.start, clock::now());
     }
 
     /// Tells whether the latest request's body has yet to arrive whole.
@@ -262,7 +271,12 @@ impl Pulse {
     pub(super) fn due(&self, limits: &Limits) -> Option<(Instant, Wait)> {
         let after =
             |stamp: &Stamp, patience: Duration, wait: Wait| stamp.get(self.start).map(|at| (at + patience, wait));
-        if let Some(due) = after(&self.lingering, LINGER, Wait::Linger) {
+        let silence = after(&self.lingering_in_silence, LINGER_SILENCE, Wait::Linger);
+        if let Some(due) = silence
+            .into_iter()
+            .chain(after(&self.lingering, limits.linger_timeout, Wait::Linger))
+            .min_by_key(|(at, _)| *at)
+        {
             return Some(due);
         }
         let stalled = after(&self.stalled, limits.write_timeout, Wait::Write)

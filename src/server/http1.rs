@@ -32,7 +32,13 @@ pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> 
         let number = calls.fetch_add(1, Relaxed);
         answer(number, request, handler.clone(), Arc::clone(&connection), Arc::clone(&pulse))
     });
-    let wire = Wire::new(stream, Screen::new(Guard::new(limits.max_head), sniffed), Arc::clone(&pulse), permit);
+    let wire = Wire::new(
+        stream,
+        Screen::new(Guard::new(limits.max_head), sniffed),
+        Arc::clone(&pulse),
+        limits.write_timeout,
+        permit,
+    );
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_buf_size(limits.max_head.max(BUFFER_MIN));
     let mut http = pin!(builder.serve_connection(TokioIo::new(wire), service).with_upgrades());

@@ -43,7 +43,7 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> {
     let Session { stream, sniffed, permit, handler, connection, limits, pulse, stop } = session;
     let service = service_fn(|request| answer(request, handler.clone(), Arc::clone(&connection), Arc::clone(&pulse)));
-    let wire = Wire::new(stream, Opening::new(sniffed), Arc::clone(&pulse), permit);
+    let wire = Wire::new(stream, Opening::new(sniffed), Arc::clone(&pulse), limits.write_timeout, permit);
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())

@@ -39,9 +39,23 @@ fn what_a_client_goes_on_sending_after_an_early_answer_does_not_reset_the_connec
     eventually("the end of the connection", || server.connections.open() == 0);
 }
 
+// contract: R-7
+#[test]
+fn a_client_that_sends_a_whole_upload_before_it_reads_finds_its_early_answer() {
+    let server = Server::start();
+    let upload = vec![b'x'; 64 << 20]; // More than the system's buffers take.
+    for _ in 0..3 {
+        let mut client = server.client();
+        client.send(format!("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", upload.len()));
+        client.stream.write_all(&upload).expect("all of it is taken");
+        assert_eq!(client.answer().unwrap().0, 413);
+        assert_eq!(client.read_to_end().unwrap(), "");
+    }
+}
+
 #[test]
 fn an_endless_body_that_nobody_reads_is_not_read_for_ever() {
-    let server = Server::start();
+    let server = Server::with(Limits { linger_timeout: Duration::from_millis(300), ..limits() });
     let mut client = server.client();
     client.send("POST /early HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.stream.set_nonblocking(true).unwrap();

@@ -146,6 +146,8 @@ pub(crate) fn limits() -> Limits {
         max_head: 32 * 1024,
         header_timeout: long,
         idle_timeout: long,
+        linger_timeout: long,
+
         write_timeout: long,
     }
 }

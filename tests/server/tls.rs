@@ -111,6 +111,26 @@ async fn http2_is_agreed_on_by_alpn() {
 }
 
 #[tokio::test]
+async fn the_strongest_cipher_suite_is_chosen_whatever_a_client_prefers() {
+    let authority = Authority::new();
+    let server = Server::with_tls(limits(), Arc::new(Tls::load(&authority.issue().1).unwrap()));
+    let strongest = [
+        (&rustls::version::TLS13, rustls::CipherSuite::TLS13_AES_256_GCM_SHA384),
+        (&rustls::version::TLS12, rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
+    ];
+    for (version, expected) in strongest {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.cipher_suites.reverse();
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.certificate.clone()).unwrap();
+        let builder =
+            ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[version]).unwrap();
+        let client = connect(&server, builder.with_root_certificates(roots).with_no_client_auth()).await.unwrap();
+        assert_eq!(client.get_ref().1.negotiated_cipher_suite().unwrap().suite(), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_client_without_a_certificate_is_refused_where_one_is_required() {
     let authority = Authority::new();
     let files = ServerTls { client_ca: Some(authority.path("ca.crt")), ..authority.issue().1 };

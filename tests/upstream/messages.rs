@@ -89,6 +89,50 @@ async fn an_answer_that_came_early_leaves_a_connection_that_is_not_used_again() 
     assert_eq!(script.connections(), 2);
 }
 
+// contract: R-11
+#[tokio::test]
+async fn an_early_answer_is_read_although_the_connection_is_reset_after_it() {
+    for plan in [PASSED, GUARDED] {
+        let (go_on, rest) = mpsc::channel(1);
+        let script = Script::start(move |mut peer: Peer| {
+            let go_on = go_on.clone();
+            async move {
+                // Closing over what is left of the head is a reset.
+                peer.stream.read_exact(&mut [0; 16]).await.unwrap();
+                peer.answer("HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\nno").await;
+                drop(peer);
+                // In one step with it, so that the connection is written to before it is seen to be readable.
+                go_on.try_send(Bytes::from_static(b"more")).unwrap();
+            }
+        })
+        .await;
+        let upstreams = upstream(script.port);
+        let response =
+            upstreams.get(0).send(request(Method::POST, RequestBody::stream(Rest(rest))), plan).await.unwrap();
+        assert_eq!(response.status(), 413);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no");
+        until(|| upstreams.get(0).connections() == 0).await;
+    }
+}
+
+/// A body that goes on when it is told to, and never ends.
+struct Rest(mpsc::Receiver<Bytes>);
+
+impl http_body::Body for Rest {
+    type Data = Bytes;
+    type Error = oncegate::body::BodyError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        match self.0.poll_recv(cx) {
+            std::task::Poll::Ready(Some(bytes)) => std::task::Poll::Ready(Some(Ok(http_body::Frame::data(bytes)))),
+            std::task::Poll::Ready(None) | std::task::Poll::Pending => std::task::Poll::Pending,
+        }
+    }
+}
+
 /// A body that never goes on.
 struct Endless;
 
