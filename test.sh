@@ -5,8 +5,9 @@
 #   ./test.sh FILTER…     the same, with only the tests that match
 #
 # Needs: a Rust toolchain with rustfmt and clippy, a C compiler for the TLS
-# library, and the usual tools of a Linux system (prlimit, kill, curl). What is
-# missing of the latter is installed with apt-get where possible, and said.
+# library, and the usual tools of a Linux system (prlimit, kill, curl); Redis,
+# nginx, HAProxy, Node and Python's h11, which the tests talk to. What is missing
+# of the latter is installed with apt-get where possible, and said.
 # Used when present: cargo-nextest (else `cargo test`), cargo-deny (else skipped).
 set -eu
 cd "$(dirname "$0")"
@@ -17,6 +18,13 @@ missing=
 command -v cc >/dev/null || missing="$missing gcc libc6-dev"
 command -v curl >/dev/null || missing="$missing curl"
 command -v redis-server >/dev/null || missing="$missing redis-server"
+# Servers behind the corpus of requests (tests/it/smuggling). They may live where
+# only root looks.
+PATH="$PATH:/usr/sbin:/sbin"
+command -v nginx >/dev/null || missing="$missing nginx-light"
+command -v haproxy >/dev/null || missing="$missing haproxy"
+command -v node >/dev/null || missing="$missing nodejs"
+{ python3 -c 'import h11' || /usr/bin/python3 -c 'import h11'; } 2>/dev/null || missing="$missing python3-h11"
 command -v prlimit >/dev/null || missing="$missing util-linux"
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -27,5 +27,6 @@ mod process;
 mod proxying;
 mod reload;
 mod routing;
+mod smuggling;
 mod stored;
 mod storm;
