@@ -15,6 +15,7 @@ mod concurrency;
 mod drain;
 mod exchange;
 mod fingerprint;
+mod frames;
 mod headers;
 mod identity;
 mod key;

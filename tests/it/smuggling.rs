@@ -11,6 +11,8 @@ mod meant;
 #[path = "../corpus/reader.rs"]
 mod reader;
 
+pub(crate) use self::reader::unescaped;
+
 use std::collections::BTreeMap;
 
 use oncegate::server::{Reason, Refusal};
