@@ -10,7 +10,8 @@
 # taplo and json-server, which some tests ask, are installed with npm below
 # target/. Without npm those tests are skipped, and fail where CI is set.
 # Used when present: cargo-nextest (else `cargo test`), cargo-deny (else skipped),
-# Python 3 and PyPI (else the tests with gRPC's and websockets' clients skip).
+# Python 3 and PyPI, nginx, HAProxy, Node and Python's h11, which are installed
+# likewise (else the tests that talk to them are skipped, or fail where CI is set).
 set -eu
 cd "$(dirname "$0")"
 
@@ -20,14 +21,23 @@ missing=
 command -v cc >/dev/null || missing="$missing gcc libc6-dev"
 command -v curl >/dev/null || missing="$missing curl"
 command -v redis-server >/dev/null || missing="$missing redis-server"
-python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+wanted=
+# Servers may live where only root looks.
+PATH="$PATH:/usr/sbin:/sbin"
+python3 -c 'import ensurepip' 2>/dev/null || wanted="$wanted python3-venv"
+command -v nginx >/dev/null || wanted="$wanted nginx-light"
+command -v haproxy >/dev/null || wanted="$wanted haproxy"
+command -v node >/dev/null || wanted="$wanted nodejs"
+{ python3 -c 'import h11' || /usr/bin/python3 -c 'import h11'; } 2>/dev/null || wanted="$wanted python3-h11"
 command -v prlimit >/dev/null || missing="$missing util-linux"
-if [ -n "$missing" ]; then
+if [ -n "$missing$wanted" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        step "Installing Debian packages:$missing"
+        step "Installing Debian packages:$missing$wanted"
         apt-get update -qq
         # shellcheck disable=SC2086  # a list of words
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing $wanted >/dev/null
+    elif [ -z "$missing" ]; then
+        printf 'Some tests are skipped without:%s\n' "$wanted" >&2
     else
         printf 'Please install:%s\n' "$missing" >&2
         exit 69

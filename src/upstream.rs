@@ -36,7 +36,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONTENT_LENGTH, HOST},
+    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
     request, uri,
 };
 use http_body::Body;
@@ -409,10 +409,16 @@ impl Again {
     }
 }
 
-/// A target in origin form, a Host field, and a length where content is expected: hyper frames an absent body by saying
-/// nothing, which some upstreams refuse of a POST with 411 (RFC 9110 s8.6).
+/// A target in origin form, a Host field, and framing where hyper would say nothing. Of an absent body it does, which some
+/// upstreams refuse of a POST with 411 (RFC 9110 s8.6). Of a GET's body whose length is unknown it does too, and drops it.
 fn for_http1(request: &mut Request<Outgoing>) {
     *request.version_mut() = Version::HTTP_11;
+    if matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.body().is_end_stream()
+        && request.body().size_hint().exact().is_none()
+    {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) && request.body().is_end_stream() {
         request.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
     }
@@ -430,6 +436,8 @@ fn for_http1(request: &mut Request<Outgoing>) {
 /// `:scheme` and `:authority` in place of the Host field (RFC 9113 s8.3.1).
 fn for_http2(request: &mut Request<Outgoing>, url: &settled::UpstreamUrl) {
     *request.version_mut() = Version::HTTP_2;
+    // It may have been made ready for HTTP/1.1, and come back.
+    request.headers_mut().remove(TRANSFER_ENCODING);
     if request.uri().authority().is_some() {
         return;
     }

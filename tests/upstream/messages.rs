@@ -60,12 +60,20 @@ impl http_body::Body for Unsized {
 #[tokio::test]
 async fn each_body_has_the_framing_that_fits() {
     let streamed = || RequestBody::stream(Unsized(Some(Bytes::from_static(b"abc"))));
-    let requests = vec![get(), post(), request(Method::POST, RequestBody::empty()), request(Method::POST, streamed())];
+    let requests = vec![
+        get(),
+        post(),
+        request(Method::POST, RequestBody::empty()),
+        request(Method::POST, streamed()),
+        // Rare, but spoken by some search engines' clients: a GET whose content is chunked.
+        request(Method::GET, streamed()),
+    ];
     let seen = seen(requests).await;
     assert_eq!(seen[0], "GET /v1/charges?a=b HTTP/1.1\r\nhost: api.example.com\r\n\r\n");
     assert!(seen[1].contains("content-length: 8\r\n") && seen[1].ends_with("\r\n\r\namount=1"), "{}", seen[1]);
     assert!(seen[2].contains("content-length: 0\r\n"), "{}", seen[2]);
     assert!(seen[3].contains("transfer-encoding: chunked\r\n"), "{}", seen[3]);
+    assert!(seen[4].contains("transfer-encoding: chunked\r\n") && seen[4].contains("abc"), "{}", seen[4]);
 }
 
 #[tokio::test]
