@@ -18,11 +18,13 @@ pub mod guard;
 mod http1;
 mod http2;
 mod listener;
+mod proxy_protocol;
 mod refusal;
 mod screen;
 mod sniff;
 mod stream;
 mod tls;
+mod turned_away;
 mod wire;
 
 use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
@@ -31,6 +33,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use ipnet::IpNet;
 
 pub use self::{
     accept::serve,
@@ -39,6 +42,7 @@ pub use self::{
     listener::Listener,
     refusal::{Reason, Refusal},
     tls::{Tls, TlsError},
+    turned_away::TurnedAway,
 };
 use crate::config::settled;
 
@@ -69,14 +73,18 @@ pub trait Handler: Clone + Send + Sync + 'static {
         refusal: Refusal,
         connection: Arc<Connection>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// Takes note that a connection was closed before any request on it was looked at. The log has been told.
+    fn turned_away(&self, why: TurnedAway);
 }
 
 /// What is known of the connection that a request came on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Connection {
-    /// The client's end; `None` on a Unix socket. IPv4 addresses are never in their IPv6-mapped form.
+    /// The client's end, by its PROXY header if it has one; else `None` on a Unix socket. IPv4 addresses are never in
+    /// their IPv6-mapped form.
     pub peer: Option<SocketAddr>,
-    /// Our end; `None` on a Unix socket.
+    /// Our end, or, by a PROXY header, that of the proxy before us; else `None` on a Unix socket.
     pub local: Option<SocketAddr>,
     /// Whether TLS is spoken.
     pub tls: bool,
@@ -100,12 +108,21 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long a client may take nothing of an answer that is waiting for it.
     pub write_timeout: Duration,
+    /// Whether connections of [`Limits::trusted_proxies`] and those on Unix sockets begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Proxies before us.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Limits {
     /// The default of [`Limits::write_timeout`]: as long as a silent body is waited for by default, and beyond what a
     /// lost packet or a sleeping phone radio costs.
     pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// Whether this end of a connection is a proxy before us. Who may connect to a Unix socket is for its mode to say.
+    fn is_proxy(&self, peer: Option<SocketAddr>) -> bool {
+        peer.is_none_or(|peer| self.trusted_proxies.iter().any(|network| network.contains(&peer.ip())))
+    }
 }
 
 impl From<&settled::Server> for Limits {
@@ -116,6 +133,8 @@ impl From<&settled::Server> for Limits {
             header_timeout: server.header_timeout,
             idle_timeout: server.idle_timeout,
             write_timeout: Self::WRITE_TIMEOUT,
+            proxy_protocol: server.proxy_protocol,
+            trusted_proxies: server.trusted_proxies.clone(),
         }
     }
 }

@@ -190,6 +190,7 @@ static REFERENCE: &[KeyDoc] = keys! {
         "accept_identity_change": Kind::Boolean, Some("false"), "true", "Lets a reload through that puts live records out of reach, so that retries of earlier requests run again.";
         "tls": Kind::Table(Table::ServerTls), None, "{ cert = \"tls.crt\", key = \"tls.key\" }", "TLS for clients. Reloaded when the files change.";
         "trusted_proxies": Kind::Texts, Some("[]"), "[\"10.0.0.0/8\"]", "Networks of proxies whose `X-Forwarded-*` and `Forwarded` are believed. From everyone else these are replaced.";
+        "proxy_protocol": Kind::Boolean, Some("false"), "true", "Each connection from an address of `trusted_proxies`, and each on a `unix:` socket, must begin with a PROXY protocol header, version 1 or 2, which names the client; without one it is closed.";
     }
     ServerTls {
         "cert": Kind::File, None, "\"tls.crt\"", "The certificate chain, PEM. Relative paths begin at the configuration file.";

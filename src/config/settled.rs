@@ -54,6 +54,8 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Connections of `trusted_proxies`, and those on a Unix socket, begin with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 /// `server.tls`

@@ -47,6 +47,7 @@ fn show_server(server: &Server) -> Value {
         accept_identity_change,
         tls,
         trusted_proxies,
+        proxy_protocol,
     } = server;
     json!({
         "listen": listen.to_string(),
@@ -61,6 +62,7 @@ fn show_server(server: &Server) -> Value {
         "accept_identity_change": accept_identity_change,
         "tls": tls.as_ref().map(|tls| json!({"cert": tls.cert, "key": tls.key, "client_ca": tls.client_ca})),
         "trusted_proxies": trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "proxy_protocol": proxy_protocol,
     })
 }
 

@@ -44,6 +44,7 @@ impl Default for Server {
             accept_identity_change: false,
             tls: None,
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }
     }
 }
@@ -172,6 +173,7 @@ pub(crate) fn server(section: &Section<'_, '_>, files: &mut FileNames<'_>) -> Se
     if let Some(networks) = section.list("trusted_proxies", value::network) {
         server.trusted_proxies = networks.value.into_iter().map(|network| network.value).collect();
     }
+    set!(server.proxy_protocol, section.boolean("proxy_protocol"));
     if let Some(tls) = section.table("tls", &[Table::ServerTls], "[server] tls") {
         if tls.get("cert").is_none() && tls.get("key").is_none() {
             let help = "name both files: tls = { cert = \"tls.crt\", key = \"tls.key\" }";

@@ -80,7 +80,7 @@ fn greet<H: Handler>(stream: Stream, token: TaskTrackerToken, handler: &H, share
             let tls = shared.tls.clone();
             tokio::spawn(connection::serve(stream, permit, handler.clone(), tls, limits, stop.clone()));
         }
-        None => connection::turn_away(stream, shared.tls.is_some(), &shared.connections),
+        None => connection::turn_away(stream, shared.tls.is_some(), &shared.connections, handler),
     }
 }
 

@@ -1,7 +1,8 @@
 //! One connection from its accept to its end, and the count of them all.
 
 use std::{
-    io,
+    fmt, io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -11,7 +12,7 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::{timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
@@ -19,9 +20,11 @@ use super::{
     Connection, Handler, Limits, Tls,
     deadline::Pulse,
     http1, http2,
+    proxy_protocol::{self, Header},
     sniff::{Sniffed, sniff},
     stream::Stream,
     tls,
+    turned_away::{Teller, TurnedAway},
 };
 use crate::clock;
 
@@ -31,6 +34,7 @@ pub struct Connections {
     open: AtomicUsize,
     turned_away: AtomicU64,
     leaving: AtomicUsize,
+    teller: Teller,
 }
 
 impl Connections {
@@ -40,10 +44,16 @@ impl Connections {
         self.open.load(Relaxed)
     }
 
-    /// Connections beyond `max_connections` since the start, each closed, and answered with 503 where no TLS is spoken.
+    /// Connections that were turned away since the start, whatever for.
     #[must_use]
     pub fn turned_away(&self) -> u64 {
         self.turned_away.load(Relaxed)
+    }
+
+    fn note(&self, why: TurnedAway, peer: Option<SocketAddr>, detail: &dyn fmt::Display, handler: &impl Handler) {
+        self.turned_away.fetch_add(1, Relaxed);
+        self.teller.tell(why, peer, detail);
+        handler.turned_away(why);
     }
 }
 
@@ -84,7 +94,7 @@ pub(super) struct Session<H> {
 
 /// Serves one connection to its end. What goes wrong with it concerns its client alone.
 pub(super) async fn serve<H: Handler>(
-    stream: Stream,
+    mut stream: Stream,
     permit: Permit,
     handler: H,
     tls: Option<Arc<Tls>>,
@@ -92,7 +102,15 @@ pub(super) async fn serve<H: Handler>(
     stop: CancellationToken,
 ) {
     let pulse = Arc::new(Pulse::new(clock::now()));
-    let opening = timeout_at(pulse.start() + limits.header_timeout, open(stream, tls));
+    let due = pulse.start() + limits.header_timeout;
+    if limits.proxy_protocol && limits.is_proxy(stream.ends.peer) {
+        let naming = name_client(&mut stream, &permit.connections, &handler, due);
+        // Boxed: few have it, and every connection's task would be as large.
+        if stop.run_until_cancelled(Box::pin(naming)).await != Some(true) {
+            return;
+        }
+    }
+    let opening = timeout_at(due, open(stream, tls));
     // Until its protocol is known, nothing was asked of us: a drain need not wait for it, nor a late client be told.
     let (mut stream, sniffed) = match stop.run_until_cancelled(opening).await {
         Some(Ok(Ok(opened))) => opened,
@@ -113,6 +131,31 @@ pub(super) async fn serve<H: Handler>(
     if let Err(error) = ended {
         ended_early(&error);
     }
+}
+
+/// Reads the PROXY header, and takes it for the connection's ends. Whether the connection is to be served.
+async fn name_client(stream: &mut Stream, connections: &Connections, handler: &impl Handler, due: Instant) -> bool {
+    let mut read = Vec::new();
+    let header = match timeout_at(due, proxy_protocol::read(stream, &mut read)).await {
+        Ok(Ok(header)) => header,
+        // Nobody asked for anything: a look at whether we are there, or a connection that was opened in advance.
+        Ok(Err(_)) | Err(_) if read.is_empty() => return false,
+        Ok(Err(error)) => {
+            let detail = format_args!("it has no PROXY header: {error}");
+            connections.note(TurnedAway::ProxyHeader, stream.ends.peer, &detail, handler);
+            return false;
+        }
+        Err(_late) => {
+            let detail = "its PROXY header did not arrive in time";
+            connections.note(TurnedAway::ProxyHeader, stream.ends.peer, &detail, handler);
+            return false;
+        }
+    };
+    if let Header::Named { client, local } = header {
+        (stream.ends.peer, stream.ends.local) = (Some(client), Some(local));
+    }
+    stream.put_back(read);
+    true
 }
 
 /// Finds out which protocol is spoken: by ALPN within TLS, by the first bytes without.
@@ -148,8 +191,9 @@ const FULL: &str = concat!(
 );
 
 /// Tells a client that there is no room for its connection, without a place of its own.
-pub(super) fn turn_away(stream: Stream, tls: bool, connections: &Arc<Connections>) {
-    connections.turned_away.fetch_add(1, Relaxed);
+pub(super) fn turn_away(stream: Stream, tls: bool, connections: &Arc<Connections>, handler: &impl Handler) {
+    let detail = "`max_connections` are open";
+    connections.note(TurnedAway::MaxConnections, stream.ends.peer, &detail, handler);
     if tls {
         // It would understand nothing before a handshake, which costs more than what the limit is to save.
         return;

@@ -10,5 +10,6 @@ mod endings;
 mod framing;
 mod harness;
 mod http2;
+mod proxy_protocol;
 mod tls;
 mod tunnels;
