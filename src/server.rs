@@ -100,6 +100,9 @@ pub struct Connection {
 pub struct Limits {
     /// Connections of all workers together. Beyond: 503 and close.
     pub max_connections: usize,
+    /// Of them, from one client: an IPv4 address, or an IPv6 network of 64 bits. Proxies before us, and clients on a Unix
+    /// socket, have no such limit. Beyond: 503 and close.
+    pub max_connections_per_address: Option<usize>,
     /// Bytes of a request's head.
     pub max_head: usize,
     /// Accept, or first byte of a later request, to the whole head; TLS and HTTP/2 handshakes included.
@@ -129,6 +132,7 @@ impl From<&settled::Server> for Limits {
     fn from(server: &settled::Server) -> Self {
         Self {
             max_connections: server.max_connections,
+            max_connections_per_address: server.max_connections_per_address,
             max_head: server.max_head,
             header_timeout: server.header_timeout,
             idle_timeout: server.idle_timeout,

@@ -34,6 +34,8 @@ pub struct Server {
     pub listen: Address,
     /// Beyond: 503 and close.
     pub max_connections: usize,
+    /// Of them, from one client's address; `None` without a limit.
+    pub max_connections_per_address: Option<usize>,
     /// Guarded exchanges under way, client or no client.
     pub max_in_flight: usize,
     /// Bytes of bodies of guarded requests and answers being held.

@@ -37,6 +37,7 @@ fn show_server(server: &Server) -> Value {
     let Server {
         listen,
         max_connections,
+        max_connections_per_address,
         max_in_flight,
         max_buffered,
         max_head,
@@ -52,6 +53,7 @@ fn show_server(server: &Server) -> Value {
     json!({
         "listen": listen.to_string(),
         "max_connections": max_connections,
+        "max_connections_per_address": max_connections_per_address.unwrap_or(0),
         "max_in_flight": max_in_flight,
         "max_buffered": show_size(*max_buffered),
         "max_head": show_size(*max_head as u64),

@@ -32,6 +32,7 @@ impl Default for Server {
         Self {
             listen: Address::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080))),
             max_connections: 10_000,
+            max_connections_per_address: None,
             max_in_flight: 4096,
             max_buffered: 64 * MIB,
             max_head: 32 << 10,
@@ -162,6 +163,9 @@ pub(crate) fn server(section: &Section<'_, '_>, files: &mut FileNames<'_>) -> Se
     let mut server = Server::default();
     set!(server.listen, section.read("listen", value::address));
     set!(server.max_connections, section.integer("max_connections").map(count));
+    if let Some(most) = section.integer("max_connections_per_address").map(count) {
+        server.max_connections_per_address = (most.value > 0).then_some(most.value);
+    }
     set!(server.max_in_flight, section.integer("max_in_flight").map(count));
     set!(server.max_buffered, section.read("max_buffered", value::size));
     set!(server.max_head, section.read("max_head", head));

@@ -10,7 +10,7 @@ use std::{
 use crate::clock::{self, Instant};
 
 macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal $answer:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal $detail:literal $answer:literal;)+) => {
         /// Why a connection is closed unheard: a value of the `reason` label of `refused_total`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum TurnedAway {
@@ -21,9 +21,9 @@ macro_rules! reasons {
             /// Every reason.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            const fn row(self) -> (&'static str, &'static str) {
+            const fn row(self) -> (&'static str, &'static str, &'static str) {
                 match self {
-                    $(Self::$name => ($label, $answer),)+
+                    $(Self::$name => ($label, $detail, $answer),)+
                 }
             }
         }
@@ -32,9 +32,12 @@ macro_rules! reasons {
 
 reasons! {
     /// `max_connections` are open.
-    MaxConnections = "max-connections" "503 and close; within TLS, close";
+    MaxConnections = "max-connections" "`max_connections` are open" "503 and close; within TLS, close";
+    /// Its address, or its IPv6 network of 64 bits, has `max_connections_per_address` open.
+    MaxConnectionsPerAddress = "max-connections-per-address" "its address has `max_connections_per_address` open"
+        "503 and close; within TLS, close";
     /// It had to begin with a PROXY header, and did not, or not in time.
-    ProxyHeader = "proxy-header" "close";
+    ProxyHeader = "proxy-header" "it has no PROXY header" "close";
 }
 
 impl TurnedAway {
@@ -44,10 +47,16 @@ impl TurnedAway {
         self.row().0
     }
 
+    /// What happened, in words.
+    #[must_use]
+    pub const fn detail(self) -> &'static str {
+        self.row().1
+    }
+
     /// What becomes of the connection, in words.
     #[must_use]
     pub const fn answer(self) -> &'static str {
-        self.row().1
+        self.row().2
     }
 }
 

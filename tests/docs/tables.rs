@@ -242,9 +242,9 @@ fn the_table_of_refusals_is_that_of_the_code() {
 
 #[test]
 fn the_table_of_connections_turned_away_is_that_of_the_code() {
-    let mut text = String::from("| reason | what becomes of the connection |\n| --- | --- |\n");
+    let mut text = String::from("| reason | what happened | what becomes of the connection |\n| --- | --- | --- |\n");
     for why in TurnedAway::ALL {
-        writeln!(text, "| `{}` | {} |", why.as_str(), why.answer()).unwrap();
+        writeln!(text, "| `{}` | {} | {} |", why.as_str(), why.detail(), why.answer()).unwrap();
     }
     Page::read("docs/http.md").generated("turned away", &text);
 }

@@ -50,3 +50,20 @@ async fn the_header_is_no_way_in_for_strangers() {
     assert_eq!(upstream.last().field("x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(upstream.executions(), 1);
 }
+
+#[tokio::test]
+async fn one_client_has_so_many_connections() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::start(Config::new(&upstream).server("max_connections_per_address = 1")).await;
+    let mut first = proxy.connect().await;
+    first.exchange(proxy.get("/v1/a").bytes()).await.was(200, "");
+    proxy.get("/v1/a").send().await.refused(503, "overloaded");
+    proxy.says(&["turned away", "max-connections-per-address", "127.0.0.1:"]).await;
+    let refused = [("route", "none"), ("reason", "max-connections-per-address")];
+    assert_eq!(proxy.metrics().await.sum("oncegate_refused_total", &refused), 1.0);
+    first.exchange(proxy.get("/v1/a").bytes()).await.was(200, "");
+
+    // A reload brings the limit to those who connect from then on.
+    proxy.reload(&Config::new(&upstream).server("max_connections_per_address = 2"), "ok").await;
+    proxy.get("/v1/a").send().await.was(200, "");
+}

@@ -79,6 +79,14 @@ impl Server {
         connect(self.address)
     }
 
+    /// A client at that address of this machine.
+    pub(crate) fn client_from(&self, address: [u8; 4]) -> Client {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
+        socket.connect(&self.address.into()).unwrap();
+        Client { stream: socket.into() }
+    }
+
     /// How many requests the handler saw.
     pub(crate) fn handled(&self) -> usize {
         self.echo.seen.handled.load(SeqCst)
@@ -154,6 +162,7 @@ pub(crate) fn limits() -> Limits {
     let long = Duration::from_secs(60);
     Limits {
         max_connections: 10_000,
+        max_connections_per_address: None,
         max_head: 32 * 1024,
         header_timeout: long,
         idle_timeout: long,
