@@ -109,6 +109,9 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Between an answer and the first byte of the next request.
     pub idle_timeout: Duration,
+    /// How long after its accept a connection is drained; up to a tenth more, so that those that came together do not
+    /// leave together. `None` without a limit.
+    pub max_connection_age: Option<Duration>,
     /// How long a client may take nothing of an answer that is waiting for it.
     pub write_timeout: Duration,
     /// Whether connections of [`Limits::trusted_proxies`] and those on Unix sockets begin with a PROXY header.
@@ -136,6 +139,7 @@ impl From<&settled::Server> for Limits {
             max_head: server.max_head,
             header_timeout: server.header_timeout,
             idle_timeout: server.idle_timeout,
+            max_connection_age: server.max_connection_age,
             write_timeout: Self::WRITE_TIMEOUT,
             proxy_protocol: server.proxy_protocol,
             trusted_proxies: server.trusted_proxies.clone(),

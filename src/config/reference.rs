@@ -187,6 +187,7 @@ static REFERENCE: &[KeyDoc] = keys! {
         "header_timeout": Kind::Duration, Some("\"10s\""), "\"5s\"", "From accept, or the first byte of a later request, to the whole head.";
         "body_timeout": Kind::Duration, Some("\"30s\""), "\"10s\"", "The longest silence while a request's body arrives, passed or guarded.";
         "idle_timeout": Kind::Duration, Some("\"75s\""), "\"2m\"", "Between an answer and the first byte of the next request.";
+        "max_connection_age": Kind::DurationOrOff, Some("\"off\""), "\"1h\"", "From accept until a connection is asked to end, with up to a tenth more: by `Connection: close` on its next answer, by GOAWAY, or, when nothing was under way for a second, by closing. No exchange is cut; tunnels stay.";
         "drain_timeout": Kind::Duration, Some("\"25s\""), "\"55s\"", "How long exchanges under way may take to finish after SIGTERM. Keep it below the supervisor's own patience.";
         "accept_identity_change": Kind::Boolean, Some("false"), "true", "Lets a reload through that puts live records out of reach, so that retries of earlier requests run again.";
         "tls": Kind::Table(Table::ServerTls), None, "{ cert = \"tls.crt\", key = \"tls.key\" }", "TLS for clients. Reloaded when the files change.";

@@ -48,6 +48,8 @@ pub struct Server {
     pub body_timeout: Duration,
     /// Between an answer and the first byte of the next request.
     pub idle_timeout: Duration,
+    /// From accept to the connection's drain; `None` without a limit.
+    pub max_connection_age: Option<Duration>,
     /// From SIGTERM to the end.
     pub drain_timeout: Duration,
     /// A reload may put live records out of reach.

@@ -40,6 +40,7 @@ impl Default for Server {
             body_timeout: Duration::from_secs(30),
             // Longer than the 60 s after which common load balancers give up an idle connection of theirs.
             idle_timeout: Duration::from_secs(75),
+            max_connection_age: None,
             // Within the 30 s that Kubernetes waits before it kills.
             drain_timeout: Duration::from_secs(25),
             accept_identity_change: false,
@@ -172,6 +173,7 @@ pub(crate) fn server(section: &Section<'_, '_>, files: &mut FileNames<'_>) -> Se
     set!(server.header_timeout, section.read("header_timeout", value::timeout));
     set!(server.body_timeout, section.read("body_timeout", value::timeout));
     set!(server.idle_timeout, section.read("idle_timeout", value::timeout));
+    set!(server.max_connection_age, section.read("max_connection_age", value::timeout_or_off));
     set!(server.drain_timeout, section.read("drain_timeout", value::duration));
     set!(server.accept_identity_change, section.boolean("accept_identity_change"));
     if let Some(networks) = section.list("trusted_proxies", value::network) {

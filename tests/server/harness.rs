@@ -166,6 +166,7 @@ pub(crate) fn limits() -> Limits {
         max_head: 32 * 1024,
         header_timeout: long,
         idle_timeout: long,
+        max_connection_age: None,
         write_timeout: long,
         proxy_protocol: false,
         trusted_proxies: Vec::new(),

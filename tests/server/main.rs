@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod age;
 mod corpus;
 mod deadlines;
 #[cfg(target_os = "linux")]
