@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::{
     Connection, Handler,
     connection::Session,
-    deadline::{Deadline, Pulse, Wait},
+    deadline::{Age, Deadline, Pulse, Wait},
     exchange::{Answer, Exchange},
     guard,
     refusal::{Reason, Refusal},
@@ -60,6 +60,7 @@ pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> 
     let mut stopped = pin!(stop.cancelled());
     let mut stopping = false;
     let mut deadline = Deadline::new(&pulse, &limits);
+    let mut age = Age::new(&pulse, &limits);
 
     std::future::poll_fn(|cx| {
         if !stopping && stopped.as_mut().poll(cx).is_ready() {
@@ -69,6 +70,12 @@ pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> 
         loop {
             if let Poll::Ready(ended) = http.as_mut().poll(cx) {
                 return Poll::Ready(ended);
+            }
+            // A handshake has a deadline of its own, and nobody yet who would understand a GOAWAY.
+            if !stopping && !pulse.is_head_awaited() && age.is_reached(cx) {
+                stopping = true;
+                http.as_mut().graceful_shutdown();
+                continue;
             }
             match ready!(deadline.poll(&pulse, &limits, cx)) {
                 // GOAWAY first, and once more the same time for the client to close: a request that crosses ours on

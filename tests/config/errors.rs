@@ -159,6 +159,7 @@ cases! {
     localhost_is_a_name: table("[server]\nlisten = \"localhost:8080\"");
     a_socket_without_a_path: table("[server]\nlisten = \"unix:\"");
     the_admin_on_the_data_port: table("[server]\nlisten = \"0.0.0.0:9464\"\n[admin]\nlisten = \"127.0.0.1:9464\"");
+    a_proxy_protocol_of_nobody: table("[server]\nproxy_protocol = true");
     a_network_that_is_none: table("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]");
     tls_without_a_certificate: table("[server]\ntls = { client_ca = \"ca.crt\" }");
 

@@ -28,6 +28,7 @@ mod observe;
 mod passing;
 mod problems;
 mod process;
+mod proxied;
 mod proxying;
 mod reload;
 mod routing;

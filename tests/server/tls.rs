@@ -15,14 +15,14 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::harness::{Server, limits};
 
 /// An authority that signs certificates into a directory.
-struct Authority {
+pub(crate) struct Authority {
     directory: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -45,14 +45,14 @@ impl Authority {
     }
 
     /// Writes a certificate for `localhost` and its key.
-    fn issue(&self) -> (CertificateDer<'static>, ServerTls) {
+    pub(crate) fn issue(&self) -> (CertificateDer<'static>, ServerTls) {
         let (der, pem, key) = self.sign(vec![SanType::DnsName("localhost".try_into().unwrap())]);
         std::fs::write(self.path("tls.crt"), pem).unwrap();
         std::fs::write(self.path("tls.key"), key.serialize_pem()).unwrap();
         (der, ServerTls { cert: self.path("tls.crt"), key: self.path("tls.key"), client_ca: None })
     }
 
-    fn client(&self, protocols: &[&str], names: Option<Vec<SanType>>) -> ClientConfig {
+    pub(crate) fn client(&self, protocols: &[&str], names: Option<Vec<SanType>>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -69,6 +69,14 @@ impl Authority {
         };
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         config
+    }
+
+    pub(crate) async fn connect(
+        &self,
+        stream: tokio::net::TcpStream,
+        config: ClientConfig,
+    ) -> std::io::Result<TlsStream<tokio::net::TcpStream>> {
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
     }
 }
 
