@@ -190,10 +190,9 @@ impl RedisStore {
         let mut left: Vec<_> = (0..ids.len()).collect();
         while let Some(first) = left.first() {
             let deadline = self.deadline();
-            let bucket = keys::bucket(ids[*first].0[0], ids[*first].0[1]);
-            let server = self.servers.serving(bucket, deadline).await?;
+            let server = self.servers.serving(keys::bucket_of(&ids[*first]), deadline).await?;
             let served = self.servers.buckets(&server);
-            let here = |at: &usize| served.contains(&keys::bucket(ids[*at].0[0], ids[*at].0[1]));
+            let here = |at: &usize| served.contains(&keys::bucket_of(&ids[*at]));
             let (mine, others): (Vec<_>, Vec<_>) = left.iter().partition(|at| *at == first || here(at));
             let mut commands = redis::pipe();
             for at in &mine {
@@ -221,7 +220,7 @@ impl RedisStore {
             [Value::ServerError(error), ..] | [_, Value::ServerError(error)] => {
                 Err(StoreError::Refused(format!("{} {}", error.code(), error.details().unwrap_or_default())))
             }
-            _ => Err(StoreError::Refused("the server answered something else than was asked".to_owned())),
+            [..] => Err(StoreError::Refused("the server answered something else than was asked".to_owned())),
         }
     }
 }

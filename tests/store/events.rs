@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use oncegate::{
     rule::UnknownReason,
-    store::{Event, Figures, Store, Swap},
+    store::{Event, Figures, Swap},
 };
 
 use crate::subject::{DAY, HOUR, LEASE, Steps, Subject, completed, id, in_flight, route, unknown, write};

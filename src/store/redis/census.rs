@@ -152,9 +152,8 @@ impl RedisStore {
         let servers = self.servers.all();
         let mut keys = 0;
         for server in &servers {
-            match server.ask(&cmd("DBSIZE"), self.deadline()).await? {
-                Value::Int(count) => keys += u64::try_from(count).unwrap_or(0),
-                _ => return Ok(0),
+            if let Value::Int(count) = server.ask(&cmd("DBSIZE"), self.deadline()).await? {
+                keys += u64::try_from(count).unwrap_or(0);
             }
         }
         // The servers' marks, whose turn it is, and the figures, if they were there already.
@@ -370,7 +369,7 @@ impl RedisStore {
             }
             Written::InFlight { .. } => UnknownReason::Lapsed,
             Written::Unknown { reason, .. } => *reason,
-            Written::Completed { .. } => return Ok(()),
+            Written::Completed => return Ok(()),
         };
         let (id, route) = (entry.id, summary.route.clone());
         // The beginning and the time left were read one after the other: what is told is looked at as a whole.
@@ -416,11 +415,8 @@ fn entries(answer: Value) -> Vec<Entry> {
     let entry = |pair: Value| {
         let Value::Array(pair) = pair else { return None };
         let [Value::BulkString(member), score] = &pair[..] else { return None };
-        let told = match score {
-            Value::Double(score) if *score >= f64::from(END_TOLD) => END_TOLD,
-            Value::Double(score) if *score >= f64::from(LAPSE_TOLD) => LAPSE_TOLD,
-            _ => 0,
-        };
+        let Value::Double(score) = score else { return None };
+        let told = [END_TOLD, LAPSE_TOLD].into_iter().find(|told| *score >= f64::from(*told)).unwrap_or(0);
         Some(Entry { id: RecordId(member.as_slice().try_into().ok()?), told })
     };
     pairs.into_iter().filter_map(entry).collect()

@@ -37,7 +37,7 @@ impl Names {
 
     /// The keys of a record.
     pub(super) fn of(&self, id: &RecordId) -> Keys {
-        let bucket = bucket(id.0[0], id.0[1]);
+        let bucket = bucket_of(id);
         Keys { bucket, id: id.0, record: self.record(id), open: self.open(bucket) }
     }
 
@@ -89,6 +89,11 @@ impl Names {
 /// The bucket of an id that begins with these bytes.
 pub(super) fn bucket(first: u8, second: u8) -> u16 {
     u16::from(first) << 2 | u16::from(second) >> 6
+}
+
+/// The bucket of a record.
+pub(super) fn bucket_of(id: &RecordId) -> u16 {
+    bucket(id.0[0], id.0[1])
 }
 
 /// The slots of Redis Cluster that the buckets lie in, under this prefix.

@@ -211,10 +211,7 @@ impl RedisStore {
             return Err(odd());
         };
         let next = std::str::from_utf8(&next).ok().and_then(|next| next.parse().ok()).ok_or_else(odd)?;
-        let id = |key: Value| match key {
-            Value::BulkString(key) => self.names.read(&key),
-            _ => None,
-        };
+        let id = |key: Value| if let Value::BulkString(key) = key { self.names.read(&key) } else { None };
         Ok((next, keys.into_iter().filter_map(id).collect()))
     }
 }

@@ -3,7 +3,12 @@
 use dashmap::DashMap;
 use redis::Value;
 
-use super::{RedisStore, script::COUNT, trouble::Remedy, trouble::Trouble};
+use super::{
+    RedisStore,
+    keys::bucket_of,
+    script::COUNT,
+    trouble::{Remedy, Trouble},
+};
 use crate::rule::RecordId;
 
 /// Records whose replays wait to be written down, at most; further ones are not counted.
@@ -40,16 +45,13 @@ impl Replays {
 impl RedisStore {
     /// Writes down what was counted.
     pub(super) async fn write_replays(&self) -> Result<(), Trouble> {
-        let mut by_server: Vec<(std::sync::Arc<super::server::Server>, Vec<(RecordId, u32)>)> = Vec::new();
-        for (id, count) in self.replays.take() {
-            let bucket = super::keys::bucket(id.0[0], id.0[1]);
-            let server = self.servers.serving(bucket, self.deadline()).await?;
-            match by_server.iter_mut().find(|(known, _)| std::sync::Arc::ptr_eq(known, &server)) {
-                Some((_, counts)) => counts.push((id, count)),
-                None => by_server.push((server, vec![(id, count)])),
-            }
-        }
-        for (server, counts) in by_server {
+        let mut waiting = self.replays.take();
+        while let Some((first, _)) = waiting.first() {
+            let server = self.servers.serving(bucket_of(first), self.deadline()).await?;
+            let (served, first) = (self.servers.buckets(&server), bucket_of(first));
+            let here = |(id, _): &(RecordId, u32)| bucket_of(id) == first || served.contains(&bucket_of(id));
+            let (counts, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(here);
+            waiting = others;
             let ask = |whole: bool| {
                 let mut commands = redis::pipe();
                 for (id, count) in &counts {

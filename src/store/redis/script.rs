@@ -93,17 +93,15 @@ pub(super) enum Found {
 impl Found {
     /// Reads the script's answer; `None` when it is none of the script's.
     pub(super) fn read(answer: Value) -> Option<Self> {
-        match answer {
-            Value::Int(1) => Some(Self::Done),
-            Value::Nil | Value::Boolean(false) => Some(Self::Nothing),
-            Value::Array(parts) => match <[Value; 2]>::try_from(parts) {
-                Ok([Value::BulkString(value), Value::Int(left)]) => {
-                    Some(Self::Held(value, u64::try_from(left).ok().map(Duration::from_millis)))
-                }
-                Ok(_) | Err(_) => None,
-            },
-            _ => None,
+        if answer == Value::Int(1) {
+            return Some(Self::Done);
         }
+        if answer == Value::Nil {
+            return Some(Self::Nothing);
+        }
+        let Value::Array(parts) = answer else { return None };
+        let Ok([Value::BulkString(value), Value::Int(left)]) = <[Value; 2]>::try_from(parts) else { return None };
+        Some(Self::Held(value, u64::try_from(left).ok().map(Duration::from_millis)))
     }
 }
 

@@ -202,14 +202,12 @@ impl Server {
     pub(super) async fn ping(self: &Arc<Self>, deadline: Instant) -> Result<(), Trouble> {
         let Some(mark) = self.mark.load_full() else { return Ok(()) };
         let answer = self.ask(cmd("GET").arg(&*mark), deadline).await?;
-        match answer {
+        if answer == Value::Nil {
             // It came back empty, which the examination notes.
-            Value::Nil => self.examine(deadline).await,
-            answer => {
-                self.terms.marks.read(&mark, &answer);
-                Ok(())
-            }
+            return self.examine(deadline).await;
         }
+        self.terms.marks.read(&mark, &answer);
+        Ok(())
     }
 
     /// A health check failed; after a few in a row no connection is trusted any more (contract: S-8).

@@ -391,11 +391,8 @@ async fn send(
     if replicas == 0 {
         return Ok((step, true));
     }
-    let acknowledged = match answers.next().ok_or_else(odd)? {
-        Value::Int(count) => count >= i64::from(replicas),
-        _ => false,
-    };
-    Ok((step, acknowledged))
+    let acknowledged = answers.next().ok_or_else(odd)?;
+    Ok((step, matches!(acknowledged, Value::Int(count) if count >= i64::from(replicas))))
 }
 
 /// Slots from first to last, and their master; no host: the one that was asked.
@@ -414,11 +411,9 @@ fn ranges(answer: Value) -> Option<Vec<Range>> {
         let mut parts = parts.into_iter();
         let (first, last) = (number(&parts.next()?)?, number(&parts.next()?)?);
         let Value::Array(master) = parts.next()? else { return None };
-        let host = match master.first()? {
-            Value::BulkString(host) => String::from_utf8(host.clone()).ok(),
-            Value::SimpleString(host) => Some(host.clone()),
-            _ => None,
-        };
+        // A node that does not know its own host tells of none.
+        let host =
+            if let Value::BulkString(host) = master.first()? { String::from_utf8(host.clone()).ok() } else { None };
         let host = host.filter(|host| !host.is_empty() && host != "?");
         Some(Range { first, last, host, port: number(master.get(1)?)? })
     };
@@ -426,10 +421,7 @@ fn ranges(answer: Value) -> Option<Vec<Range>> {
 }
 
 fn number(value: &Value) -> Option<u16> {
-    match value {
-        Value::Int(number) => u16::try_from(*number).ok(),
-        _ => None,
-    }
+    if let Value::Int(number) = value { u16::try_from(*number).ok() } else { None }
 }
 
 impl std::fmt::Debug for Place {
