@@ -2,9 +2,9 @@
 //! what goes on is parsed there as exactly the requests that were meant.
 //!
 //! The upstream may be spoken to on one connection only, and after each payload a canary goes the same way. Were a byte
-//! too many or too few left on that connection, the canary would be what suffers for it. Payloads go whole, and the short
-//! ones in two pieces and broken off: at a sample of their bytes in each run, at every byte in the tests that are run on
-//! demand (`cargo nextest run --test it --run-ignored only at_every_byte`).
+//! too many or too few left on that connection, the canary would be what suffers for it. Payloads go whole; the short
+//! ones also with an idempotency key, and in two pieces and broken off: at a sample of their bytes in each run, at every
+//! byte in the tests that are run on demand (`cargo nextest run --test it --run-ignored only at_every_byte`).
 
 mod echo;
 mod meant;
@@ -34,6 +34,8 @@ const SAMPLE: usize = 29;
 #[derive(Debug, Clone, Copy)]
 enum How {
     Whole,
+    /// With an idempotency key, so that a request that may execute something is guarded.
+    Keyed,
     /// In two pieces, the second a little later.
     Split(usize),
     /// So many bytes, and then no more.
@@ -76,9 +78,15 @@ impl Bench {
     /// Sends one payload; then a canary, and looks at what the server read of both.
     async fn send(&mut self, payload: &Payload, how: How) {
         let what = format!("{how:?}: {payload}");
+        let keyed;
         let sent = match how {
             How::Whole | How::Split(_) => &payload.bytes[..],
             How::Broken(count) => &payload.bytes[..count],
+            How::Keyed => {
+                let Some(bytes) = with_key(&payload.bytes, self.canaries) else { return };
+                keyed = bytes;
+                &keyed[..]
+            }
         };
         let (heads, refusal) = match &payload.verdict {
             Verdict::Pass(count) | Verdict::Wait(count) => (*count, None),
@@ -95,7 +103,7 @@ impl Bench {
                 // It may have been refused by now.
                 _ = client.try_write(&sent[at..]).await;
             }
-            How::Whole | How::Broken(_) => client.write(sent).await,
+            How::Whole | How::Keyed | How::Broken(_) => client.write(sent).await,
         }
 
         let mut reached: Vec<String> = Vec::new();
@@ -107,15 +115,20 @@ impl Bench {
                 200 => {
                     let said = reply.text().split_once(' ').map(|(_, line)| line.to_owned());
                     assert_eq!(said, Some(request.line()), "{what}");
+                    if matches!(how, How::Keyed) && request.method == "POST" {
+                        assert_eq!(reply.outcome(), "executed", "{what}");
+                    }
                     reached.push(request.line());
                 }
+                // A guarded request may have neither trailers nor an upgrade.
+                400 if matches!(how, How::Keyed) && reply.code() == "bad-request" && reply.outcome() == "rejected" => {}
                 400..=599 if reply.code().is_empty() => self.declined.push(format!("{}: {what}", reply.status)),
                 _ => panic!("{reply:?}\n{}: {what}", String::from_utf8_lossy(&reply.body)),
             }
         }
         client.head_only = false;
         match (refusal, how) {
-            (Some(reason), How::Whole | How::Split(_)) => {
+            (Some(reason), How::Whole | How::Keyed | How::Split(_)) => {
                 let reply = soon(client.reply()).await.unwrap_or_else(|error| panic!("{error}: {what}"));
                 assert!(self.is_refusal(&reply, reason), "{reply:?}: {what}");
                 assert!(client.is_closed().await, "{what}");
@@ -191,13 +204,26 @@ impl Bench {
     }
 }
 
-/// Sends the corpus whole, and its short payloads cut at one place in `sample`.
+/// The same bytes with a key, where they are those of one request.
+fn with_key(bytes: &[u8], number: usize) -> Option<Vec<u8>> {
+    const HOST: &[u8] = b"\r\nHost: a\r\n";
+    let mut places = bytes.windows(HOST.len()).enumerate().filter(|(_, window)| *window == HOST);
+    let (Some((at, _)), None) = (places.next(), places.next()) else { return None };
+    let (head, rest) = bytes.split_at(at + HOST.len());
+    Some([head, format!("Idempotency-Key: corpus-{number}\r\n").as_bytes(), rest].concat())
+}
+
+/// Sends the corpus whole, with keys, and its short payloads cut at one place in `sample`.
 async fn sweep(echo: Option<Echo>, sample: usize) {
     let Some(echo) = echo else { return };
     let mut bench = Bench::before(echo).await;
     let corpus = corpus();
     for payload in &corpus {
         bench.send(payload, How::Whole).await;
+    }
+    // With a key, those at a limit would be beyond it.
+    for payload in corpus.iter().filter(|payload| payload.bytes.len() <= SHORT) {
+        bench.send(payload, How::Keyed).await;
     }
     // Odd methods and targets, which differ by server. Were it many, little would be shown of what it parses.
     assert!(bench.declined.len() < corpus.len() / 20, "{}", bench.declined.join("\n"));
