@@ -8,9 +8,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{connection::Permit, deadline::Pulse};
+use super::{connection::Permit, deadline::Pulse, interim::Line};
 
 /// What stands between the transport's bytes and hyper.
 pub(super) trait Inlet: Unpin {
@@ -29,6 +30,10 @@ pub(super) struct Wire<S, I> {
     stream: S,
     inlet: I,
     pulse: Arc<Pulse>,
+    /// Interim answers that wait to be written.
+    interim: Option<Arc<Line>>,
+    /// What is left of those whose writing has begun. Nothing else is written before it.
+    begun: Bytes,
     /// The client's side is closed.
     client_closed: bool,
     end: End,
@@ -49,8 +54,30 @@ enum End {
 const LINGER_BYTES: usize = 1024 * 1024;
 
 impl<S, I> Wire<S, I> {
-    pub(super) const fn new(stream: S, inlet: I, pulse: Arc<Pulse>, permit: Permit) -> Self {
-        Self { stream, inlet, pulse, client_closed: false, end: End::Open, _permit: permit }
+    pub(super) const fn new(
+        stream: S,
+        inlet: I,
+        pulse: Arc<Pulse>,
+        interim: Option<Arc<Line>>,
+        permit: Permit,
+    ) -> Self {
+        let begun = Bytes::new();
+        Self { stream, inlet, pulse, interim, begun, client_closed: false, end: End::Open, _permit: permit }
+    }
+}
+
+impl<S: AsyncWrite + Unpin, I> Wire<S, I> {
+    /// Writes what is left of interim answers.
+    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.begun.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.begun);
+            self.pulse.write_waits(written.is_pending());
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.begun.advance(count),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -69,6 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncRead for Wire<S, I> {
 impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_begun(cx))?;
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.pulse.write_waits(written.is_pending());
         written
@@ -80,6 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_begun(cx))?;
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.pulse.write_waits(written.is_pending());
         written
@@ -91,8 +120,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_begun(cx))?;
+        // hyper flushes only when it has written all, which is when it has been given no answer to the request under way:
+        // it is between messages.
+        if let Some(bytes) = this.interim.as_ref().and_then(|line| line.take(cx)) {
+            this.begun = bytes.into();
+            ready!(this.poll_begun(cx))?;
+        }
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
-        // hyper flushes only when it has written all; TLS may hold some of that back until the client takes it.
+        // TLS may hold some of it back until the client takes it.
         this.pulse.write_waits(flushed.is_pending());
         flushed
     }
