@@ -32,7 +32,7 @@ use crate::{
     config::{Config, settled::Route},
     desk::{Budget, Desk, Gauge},
     rule::{Outcome, Policy, RecordId, RouteName, head::Head, identity::IdKey, method, policy::Mode, problem::Problem},
-    server::{Connection, Handler, TurnedAway, forwarded},
+    server::{Connection, Handler, Interim, TurnedAway, forwarded},
     store::Store,
     telemetry::{
         log::Log,
@@ -130,6 +130,8 @@ struct Visitor {
     live: Arc<Live>,
     route: Arc<Route>,
     connection: Arc<Connection>,
+    /// Takes interim answers to the client.
+    interim: Option<Interim>,
     head: request::Parts,
 }
 
@@ -202,7 +204,12 @@ impl<S: Store> Proxy<S> {
 impl<S: Store> Handler for Proxy<S> {
     type Body = ResponseBody;
 
-    async fn handle(&self, request: Request<Incoming>, connection: Arc<Connection>) -> Response<ResponseBody> {
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+        connection: Arc<Connection>,
+        interim: Option<Interim>,
+    ) -> Response<ResponseBody> {
         let live = self.shared.live.load_full();
         let (head, body) = request.into_parts();
         let host = authority(&head);
@@ -218,7 +225,7 @@ impl<S: Store> Handler for Proxy<S> {
         let Some(route) = route else {
             return finish(visit, refused(Refusal::new(Problem::NoRoute), None, None));
         };
-        let visitor = Visitor { live, route, connection, head };
+        let visitor = Visitor { live, route, connection, interim, head };
         let reply = self.answer(visitor, body, &mut visit).await;
         finish(visit, reply)
     }

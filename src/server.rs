@@ -17,6 +17,7 @@ pub mod forwarded;
 pub mod guard;
 mod http1;
 mod http2;
+mod interim;
 mod listener;
 mod proxy_protocol;
 mod refusal;
@@ -40,6 +41,7 @@ pub use self::{
     accept::serve,
     body_timeout::{TimedBody, TimedBodyError},
     connection::Connections,
+    interim::Interim,
     listener::Listener,
     refusal::{Reason, Refusal},
     tls::{Tls, TlsError},
@@ -61,10 +63,12 @@ pub trait Handler: Clone + Send + Sync + 'static {
     /// Answers a request whose head obeys every rule of the guard.
     ///
     /// Its body may still break one: then the body ends with an error, in whose chain [`Refusal::of`] finds the reason.
+    /// With `interim` the client understands interim answers, and they can be sent: it speaks HTTP/1.1.
     fn handle(
         &self,
         request: Request<Incoming>,
         connection: Arc<Connection>,
+        interim: Option<Interim>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
     /// Answers in place of a request whose head broke a rule: nothing but this refusal is to be said, and the

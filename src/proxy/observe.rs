@@ -191,6 +191,7 @@ fn twin(visitor: &Visitor) -> Visitor {
         live: Arc::clone(&visitor.live),
         route: Arc::clone(&visitor.route),
         connection: Arc::clone(&visitor.connection),
+        interim: None,
         head,
     }
 }

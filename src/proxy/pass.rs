@@ -29,7 +29,7 @@ use crate::{
     clock,
     config::settled::HostHeader,
     rule::{Outcome, method::Class, problem::Problem},
-    server::forwarded,
+    server::{Interim, forwarded},
     store::Store,
     telemetry::metrics::Unguarded,
     upstream::{Plan, SendError},
@@ -54,7 +54,11 @@ impl<S: Store> Proxy<S> {
         let upgrade = headers::upgrade(&visitor.head.headers);
         let downstream = visitor.head.extensions.remove::<OnUpgrade>();
         let (body, watch) = Watched::new(body);
+        let interim = visitor.interim.take();
         let mut request = request_for(visitor, RequestBody::stream(body));
+        if let Some(interim) = interim {
+            pass_interim(&mut request, interim);
+        }
         if let Some(protocol) = &upgrade {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(header::UPGRADE, protocol.clone());
@@ -98,6 +102,16 @@ impl<S: Store> Proxy<S> {
     }
 }
 
+/// Interim answers of the upstream go on to the client (RFC 9110 s15.2), but for 100: the client has had its own. hyper
+/// tells of those of an HTTP/1.1 upstream only.
+fn pass_interim(request: &mut Request<RequestBody>, interim: Interim) {
+    hyper::ext::on_informational(request, move |response| {
+        let mut fields = response.headers().clone();
+        headers::remove_hop_by_hop(&mut fields);
+        interim.send(response.status(), &fields);
+    });
+}
+
 /// The response of a request that was passed.
 fn passed(mut response: Response<Payload>, upgraded: Option<HeaderValue>, unguarded: Option<Unguarded>) -> Reply {
     let headers = response.headers_mut();
@@ -116,7 +130,7 @@ fn passed(mut response: Response<Payload>, upgraded: Option<HeaderValue>, unguar
 
 /// The request as the upstream sees it.
 pub(super) fn request_for(visitor: Visitor, body: RequestBody) -> Request<RequestBody> {
-    let Visitor { live, route, connection, head } = visitor;
+    let Visitor { live, route, connection, interim: _, head } = visitor;
     let upstream = &live.config.upstreams[route.upstream];
     let host = super::authority(&head).to_owned();
     let (uri, method, mut fields, mut extensions) = (head.uri, head.method, head.headers, head.extensions);

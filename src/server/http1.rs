@@ -10,7 +10,7 @@ use std::{
     task::Poll,
 };
 
-use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 
@@ -20,6 +20,7 @@ use super::{
     deadline::{Age, Deadline, Pulse, Wait},
     exchange::{Answer, Exchange},
     guard::Guard,
+    interim::Line,
     screen::Screen,
     wire::Wire,
 };
@@ -28,17 +29,13 @@ use super::{
 pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> {
     let Session { stream, sniffed, permit, handler, connection, limits, pulse, stop } = session;
     let calls = AtomicU64::new(0);
+    let line = Arc::new(Line::default());
     let service = service_fn(|request| {
         let number = calls.fetch_add(1, Relaxed);
-        answer(number, request, handler.clone(), Arc::clone(&connection), Arc::clone(&pulse))
+        answer(number, request, handler.clone(), Arc::clone(&connection), Arc::clone(&pulse), Arc::clone(&line))
     });
-    let wire = Wire::new(
-        stream,
-        Screen::new(Guard::new(limits.max_head), sniffed),
-        Arc::clone(&pulse),
-        limits.write_timeout,
-        permit,
-    );
+    let screen = Screen::new(Guard::new(limits.max_head), sniffed);
+    let wire = Wire::new(stream, screen, Arc::clone(&pulse), Some(Arc::clone(&line)), limits.write_timeout, permit);
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_buf_size(limits.max_head.max(BUFFER_MIN));
     let mut http = pin!(builder.serve_connection(TokioIo::new(wire), service).with_upgrades());
@@ -85,13 +82,21 @@ async fn answer<H: Handler>(
     handler: H,
     connection: Arc<Connection>,
     pulse: Arc<Pulse>,
+    line: Arc<Line>,
 ) -> Result<Response<Answer<H::Body>>, Infallible> {
     let exchange = Exchange::new(pulse);
     let pulse = exchange.pulse();
     let refusal = pulse.refusal(number);
     let mut response = match refusal {
         Some(refusal) => handler.refuse(refusal, connection).await,
-        None => handler.handle(request, connection).await,
+        None if request.version() == Version::HTTP_11 => {
+            let interim = line.open(number).await;
+            let response = handler.handle(request, connection, Some(interim)).await;
+            line.close().await;
+            response
+        }
+        // HTTP/1.0 knows no interim answers (RFC 9110 s15.2).
+        None => handler.handle(request, connection, None).await,
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         pulse.set_tunnel();

@@ -43,7 +43,7 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> {
     let Session { stream, sniffed, permit, handler, connection, limits, pulse, stop } = session;
     let service = service_fn(|request| answer(request, handler.clone(), Arc::clone(&connection), Arc::clone(&pulse)));
-    let wire = Wire::new(stream, Opening::new(sniffed), Arc::clone(&pulse), limits.write_timeout, permit);
+    let wire = Wire::new(stream, Opening::new(sniffed), Arc::clone(&pulse), None, limits.write_timeout, permit);
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -101,7 +101,7 @@ async fn answer<H: Handler>(
     pulse.heads_ended(1);
     let exchange = Exchange::new(pulse);
     let response = match check(&request) {
-        Ok(()) => handler.handle(request, connection).await,
+        Ok(()) => handler.handle(request, connection, None).await,
         Err(reason) => handler.refuse(Refusal::from(reason), connection).await,
     };
     Ok(response.map(|body| Answer::on_stream(body, exchange)))

@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
 };
 
-use super::{connection::Permit, deadline::Pulse};
+use super::{connection::Permit, deadline::Pulse, interim::Line};
 
 /// What stands between the transport's bytes and hyper.
 pub(super) trait Inlet: Unpin {
@@ -33,6 +34,10 @@ pub(super) struct Wire<S, I> {
     stream: S,
     inlet: I,
     pulse: Arc<Pulse>,
+    /// Interim answers that wait to be written.
+    interim: Option<Arc<Line>>,
+    /// What is left of those whose writing has begun. Nothing else is written before it.
+    begun: Bytes,
     /// The client's side is closed.
     client_closed: bool,
     end: End,
@@ -58,9 +63,26 @@ enum End {
 const DISCARDED_AT_ONCE: usize = 16 * 1024;
 
 impl<S, I> Wire<S, I> {
-    pub(super) const fn new(stream: S, inlet: I, pulse: Arc<Pulse>, write_timeout: Duration, permit: Permit) -> Self {
-        let (client_closed, end) = (false, End::Open);
-        Self { stream, inlet, pulse, client_closed, end, write_timeout, tunnel_stalled: None, _permit: permit }
+    pub(super) const fn new(
+        stream: S,
+        inlet: I,
+        pulse: Arc<Pulse>,
+        interim: Option<Arc<Line>>,
+        write_timeout: Duration,
+        permit: Permit,
+    ) -> Self {
+        Self {
+            stream,
+            inlet,
+            pulse,
+            interim,
+            begun: Bytes::new(),
+            client_closed: false,
+            end: End::Open,
+            write_timeout,
+            tunnel_stalled: None,
+            _permit: permit,
+        }
     }
 
     /// Takes note of whether a write found room, and gives it up where it has waited for too long.
@@ -75,6 +97,20 @@ impl<S, I> Wire<S, I> {
         }
         let stalled = self.tunnel_stalled.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
         stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin, I> Wire<S, I> {
+    /// Writes what is left of interim answers.
+    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.begun.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.begun);
+            match ready!(self.watched(written, cx))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.begun.advance(count),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -93,6 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncRead for Wire<S, I> {
 impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_begun(cx))?;
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.watched(written, cx)
     }
@@ -103,6 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_begun(cx))?;
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.watched(written, cx)
     }
@@ -113,8 +151,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_begun(cx))?;
+        // hyper flushes only when it has written all, which is when it has been given no answer to the request under way:
+        // it is between messages.
+        if let Some(bytes) = this.interim.as_ref().and_then(|line| line.take(cx)) {
+            this.begun = bytes.into();
+            ready!(this.poll_begun(cx))?;
+        }
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
-        // hyper flushes only when it has written all; TLS may hold some of that back until the client takes it.
+        // TLS may hold some of it back until the client takes it.
         this.watched(flushed, cx)
     }
 

@@ -10,6 +10,7 @@ mod harness;
 
 mod admin;
 mod body;
+mod certificates;
 mod claim;
 mod clients;
 mod concurrency;

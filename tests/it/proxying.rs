@@ -167,7 +167,6 @@ async fn redirects_and_codings_are_the_clients_business() {
 }
 
 #[tokio::test]
-#[ignore = "hyper's server cannot send interim answers, and ours does not write them beside it yet"]
 async fn interim_answers_pass() {
     let upstream = Upstream::start().await;
     let proxy = Proxy::before(&upstream).await;
@@ -176,6 +175,43 @@ async fn interim_answers_pass() {
     let reply = proxy.get("/v1/a").send().await;
     assert_eq!((reply.status, reply.text()), (200, "tok_1"));
     assert_eq!(reply.interim.len(), 1, "{reply:?}");
+    assert_eq!(reply.interim[0].start, "HTTP/1.1 103 Early Hints");
+    assert_eq!(reply.interim[0].fields, [("link".to_owned(), "</a.css>; rel=preload".to_owned())]);
+}
+
+#[tokio::test]
+async fn interim_answers_pass_before_the_answer_is_there() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream).await;
+    let early = Script::raw("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: X-Own\r\nX-Own: 1\r\n\r\n");
+    upstream.next(early.then(Script::hold()));
+    let mut connection = proxy.get("/v1/a").begin().await;
+    assert_eq!(soon(connection.line()).await.unwrap().as_deref(), Some("HTTP/1.1 103 Early Hints"));
+    assert_eq!(soon(connection.line()).await.unwrap().as_deref(), Some("link: </a.css>"));
+    assert_eq!(soon(connection.line()).await.unwrap().as_deref(), Some(""), "hop-by-hop fields end here");
+    upstream.release();
+    soon(connection.reply()).await.unwrap().was(200, "");
+}
+
+#[tokio::test]
+async fn interim_answers_end_here_where_they_have_no_place() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream).await;
+    let hint = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
+    // 100 is for whoever asked for it: us.
+    upstream.next(Script::raw("HTTP/1.1 100 Continue\r\n\r\n").then(Script::answer(200)));
+    let reply = proxy.get("/v1/a").send().await;
+    assert_eq!((reply.status, reply.interim.len()), (200, 0));
+    // The answer to a guarded request is held until it is settled, and what is stored is the answer alone.
+    upstream.next(Script::raw(hint).then(Script::answer(200)));
+    for outcome in ["executed", "replayed"] {
+        let reply = proxy.charge("k").send().await;
+        reply.was(200, outcome);
+        assert!(reply.interim.is_empty() && !reply.has("link"), "{reply:?}");
+    }
+    upstream.next(Script::raw(hint).then(Script::answer(200)));
+    let reply = proxy.raw("GET /v1/a HTTP/1.0\r\nHost: api.test\r\n\r\n").await;
+    assert_eq!((reply.status, reply.interim.len()), (200, 0));
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use oncegate::{
     config::settled::Address,
-    server::{self, Connection, Connections, Handler, Limits, Listener, Refusal, Shared, Tls, TurnedAway},
+    server::{self, Connection, Connections, Handler, Interim, Limits, Listener, Refusal, Shared, Tls, TurnedAway},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -203,10 +203,15 @@ impl Drop for Unfinished {
 impl Handler for Echo {
     type Body = Full<Bytes>;
 
-    async fn handle(&self, request: Request<Incoming>, connection: Arc<Connection>) -> Response<Full<Bytes>> {
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+        connection: Arc<Connection>,
+        interim: Option<Interim>,
+    ) -> Response<Full<Bytes>> {
         self.seen.handled.fetch_add(1, SeqCst);
         let mut unfinished = Unfinished(Some(Arc::clone(&self.seen)));
-        let answer = echo(request, &connection).await;
+        let answer = echo(request, &connection, interim).await;
         unfinished.0 = None;
         answer
     }
@@ -221,7 +226,7 @@ impl Handler for Echo {
     }
 }
 
-async fn echo(request: Request<Incoming>, connection: &Connection) -> Response<Full<Bytes>> {
+async fn echo(request: Request<Incoming>, connection: &Connection, interim: Option<Interim>) -> Response<Full<Bytes>> {
     let line = format!("{} {} ", request.method(), request.uri());
     match request.uri().path() {
         // Answers without a look at the body.
@@ -233,6 +238,22 @@ async fn echo(request: Request<Incoming>, connection: &Connection) -> Response<F
         "/never" => std::future::pending().await,
         "/large" => text(200, "x".repeat(64 * 1024 * 1024)),
         "/upgrade" => upgrade(request),
+        // Hints that fit no buffer, then one after a while, then the answer.
+        "/hints" => {
+            let hint = |value: String| {
+                let fields = http::HeaderMap::from_iter([(http::header::LINK, value.parse().unwrap())]);
+                interim.iter().for_each(|interim| interim.send(http::StatusCode::EARLY_HINTS, &fields));
+            };
+            (0..8).for_each(|_| hint("x".repeat(8_000)));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            std::thread::spawn({
+                let interim = interim.clone();
+                move || interim.iter().for_each(|it| it.send(http::StatusCode::PROCESSING, &http::HeaderMap::new()))
+            });
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            hint("last".to_owned());
+            text(200, format!("interim: {}", interim.is_some()))
+        }
         "/who" => text(200, format!("{connection:?}")),
         _ => match request.into_body().collect().await {
             Ok(body) => text(200, line + &String::from_utf8_lossy(&body.to_bytes())),

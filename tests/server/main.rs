@@ -11,6 +11,7 @@ mod endings;
 mod framing;
 mod harness;
 mod http2;
+mod interim;
 mod proxy_protocol;
 mod tls;
 mod tunnels;
