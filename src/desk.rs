@@ -228,9 +228,9 @@ impl<S: Store> Desk<S> {
     ///
     /// # Cancel safety
     ///
-    /// A claim that was made while the future was dropped stays behind and lapses into unknown, so callers must not
-    /// drop this future while the store is asked: run it in a task of its own when the client may go away.
-    pub async fn board(&self, booking: Booking<'_>) -> Result<Boarding, BoardError> {
+    /// A dropped future leaves no claim behind: one that may have been made is taken back in the background, which needs
+    /// the runtime that the future was polled on.
+    pub async fn board(self: &Arc<Self>, booking: Booking<'_>) -> Result<Boarding, BoardError> {
         let Booking { id, fingerprint, policy, .. } = booking;
         let mut known: Option<Cell<Stored>> = None;
         let mut looked = false;
@@ -300,29 +300,30 @@ impl<S: Store> Desk<S> {
 
     /// One atomic step; the cell comes back when somebody else was quicker.
     async fn claim(
-        &self,
+        self: &Arc<Self>,
         booking: &Booking<'_>,
         expect: Expect,
         permit: Permit,
     ) -> Result<Result<Claim, Option<Cell<Stored>>>, BoardError> {
         let version = draw_version();
-        let claim = Claim::new(booking, version, self.lease, permit);
-        let step = || self.store.swap(booking.id, expect, version, Some(claim.in_flight()));
+        let asked = Asked { desk: self, claim: Some(Claim::new(booking, version, self.lease, permit)) };
+        let write = asked.claim().in_flight();
+        let step = || self.store.swap(booking.id, expect, version, Some(write.clone()));
         match step().await {
-            Ok(Swap::Done) => Ok(Ok(claim)),
-            Ok(Swap::Stale(cell)) => Ok(Err(cell)),
-            Err(StoreError::Full) => Err(BoardError::Full),
-            Err(error @ StoreError::Refused(_)) => Err(BoardError::Unavailable(error)),
+            Ok(Swap::Done) => Ok(Ok(asked.decided())),
+            Ok(Swap::Stale(cell)) => Ok(Err(asked.never_made(cell))),
+            Err(StoreError::Full) => Err(asked.never_made(BoardError::Full)),
+            Err(error @ StoreError::Refused(_)) => Err(asked.never_made(BoardError::Unavailable(error))),
             // look again, and recognise one's own write by its version.
-            Err(error @ StoreError::Unknown(_)) => match self.store.load(booking.id).await {
+            Err(error @ StoreError::Unknown(_)) => {
+                let there = matches!(self.store.load(booking.id).await, Ok(Some(cell)) if cell.version == version);
                 // What a look finds may be on one server alone: the step once more says whether enough replicas have it.
                 // Never without the look: a first step that is only late would come back as a claim without an owner.
-                Ok(Some(cell)) if cell.version == version => match step().await {
-                    Ok(Swap::Done) => Ok(Ok(claim)),
-                    Ok(Swap::Stale(_)) | Err(_) => Err(BoardError::Uncertain { error, claim: Box::new(claim) }),
-                },
-                Ok(_) | Err(_) => Err(BoardError::Uncertain { error, claim: Box::new(claim) }),
-            },
+                if there && matches!(step().await, Ok(Swap::Done)) {
+                    return Ok(Ok(asked.decided()));
+                }
+                Err(BoardError::Uncertain { error, claim: Box::new(asked.decided()) })
+            }
         }
     }
 
@@ -399,6 +400,38 @@ pub fn draw_version() -> Version {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system's random source answers");
     Version(bytes)
+}
+
+/// A claim that the store is being asked for. Whoever asked may go away meanwhile: it is taken back then, since
+/// nobody else would ever do so, and its key would read as unknown though nothing was sent.
+struct Asked<'a, S: Store> {
+    desk: &'a Arc<Desk<S>>,
+    claim: Option<Claim>,
+}
+
+impl<S: Store> Asked<'_, S> {
+    fn claim(&self) -> &Claim {
+        self.claim.as_ref().expect("it is taken only once the store has answered")
+    }
+
+    /// What becomes of it is the caller's to see to.
+    fn decided(mut self) -> Claim {
+        self.claim.take().expect("it is taken only once the store has answered")
+    }
+
+    /// The store says that it does not exist.
+    fn never_made<T>(mut self, instead: T) -> T {
+        self.claim = None;
+        instead
+    }
+}
+
+impl<S: Store> Drop for Asked<'_, S> {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            self.desk.withdraw(claim);
+        }
+    }
 }
 
 /// A request that waits for an owner.

@@ -32,7 +32,7 @@ use crate::{
     config::{Config, settled::Route},
     desk::{Budget, Desk, Gauge},
     rule::{Outcome, Policy, RecordId, RouteName, head::Head, identity::IdKey, method, policy::Mode, problem::Problem},
-    server::{Connection, Handler},
+    server::{Connection, Handler, TurnedAway, forwarded},
     store::Store,
     telemetry::{
         log::Log,
@@ -79,12 +79,14 @@ impl Live {
     #[must_use]
     pub fn new(config: Arc<Config>, upstreams: Upstreams, metrics: &Metrics) -> Self {
         let named = config.routes.iter().chain(&config.fallback);
+        let nowhere = metrics.route(&RouteName(NO_ROUTE.into()), &Policy::default());
+        TurnedAway::ALL.iter().for_each(|why| nowhere.may_refuse(why.as_str()));
         Self {
             routes: Routes::new(&config),
             upstreams,
             route_metrics: named.map(|route| (route.name.clone(), metrics.route(&route.name, &route.policy))).collect(),
             upstream_metrics: config.upstreams.iter().map(|upstream| metrics.upstream(&upstream.name)).collect(),
-            nowhere: metrics.route(&RouteName(NO_ROUTE.into()), &Policy::default()),
+            nowhere,
             config,
         }
     }
@@ -170,7 +172,7 @@ impl<S: Store> Proxy<S> {
         }
     }
 
-    fn open(&self, live: &Live, route: Option<&Route>, head: &request::Parts) -> Visit {
+    fn open(&self, live: &Live, route: Option<&Route>, head: &request::Parts, connection: &Connection) -> Visit {
         let (name, metrics) = match route {
             Some(route) => (route.name.clone(), live.route_metrics.get(&route.name).unwrap_or(&live.nowhere)),
             None => (RouteName(NO_ROUTE.into()), &live.nowhere),
@@ -179,6 +181,7 @@ impl<S: Store> Proxy<S> {
             log: Arc::clone(&self.shared.log),
             metrics: Arc::clone(metrics),
             route: name,
+            client: forwarded::client(connection.peer, &live.config.server.trusted_proxies, &head.headers),
             method: head.method.clone(),
             uri: head.uri.clone(),
             class: method::classify(&head.method),
@@ -204,7 +207,7 @@ impl<S: Store> Handler for Proxy<S> {
         let (head, body) = request.into_parts();
         let host = authority(&head);
         let route = live.routes.find(host, head.uri.path(), &head.method).cloned();
-        let mut visit = self.open(&live, route.as_deref(), &head);
+        let mut visit = self.open(&live, route.as_deref(), &head, &connection);
         if head.method == Method::CONNECT {
             let refusal = Refusal::new(Problem::BadRequest)
                 .status(StatusCode::METHOD_NOT_ALLOWED)
@@ -220,18 +223,22 @@ impl<S: Store> Handler for Proxy<S> {
         finish(visit, reply)
     }
 
-    async fn refuse(&self, refusal: crate::server::Refusal, _: Arc<Connection>) -> Response<ResponseBody> {
+    async fn refuse(&self, refusal: crate::server::Refusal, connection: Arc<Connection>) -> Response<ResponseBody> {
         let live = self.shared.live.load_full();
         // Its head could not be read: neither method nor path is known.
         let (mut head, ()) = Request::new(()).into_parts();
         head.method = Method::from_bytes(b"-").expect("a hyphen is a token");
         head.uri = Uri::from_static("*");
-        let visit = self.open(&live, None, &head);
+        let visit = self.open(&live, None, &head, &connection);
         let refusal = Refusal::new(Problem::BadRequest)
             .status(refusal.status)
             .reason(refusal.reason.as_str())
             .detail(refusal.detail);
         finish(visit, refused(refusal, None, None))
+    }
+
+    fn turned_away(&self, why: TurnedAway) {
+        self.shared.live.load().nowhere.refused(why.as_str());
     }
 }
 

@@ -18,11 +18,14 @@ pub mod guard;
 mod http1;
 mod http2;
 mod listener;
+mod proxy_protocol;
 mod refusal;
 mod screen;
 mod sniff;
 mod stream;
 mod tls;
+mod turned_away;
+pub(crate) mod unix_socket;
 mod wire;
 
 use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
@@ -31,6 +34,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use ipnet::IpNet;
 
 pub use self::{
     accept::serve,
@@ -39,6 +43,7 @@ pub use self::{
     listener::Listener,
     refusal::{Reason, Refusal},
     tls::{Tls, TlsError},
+    turned_away::TurnedAway,
 };
 use crate::config::settled;
 
@@ -69,14 +74,18 @@ pub trait Handler: Clone + Send + Sync + 'static {
         refusal: Refusal,
         connection: Arc<Connection>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// Takes note that a connection was closed before any request on it was looked at. The log has been told.
+    fn turned_away(&self, why: TurnedAway);
 }
 
 /// What is known of the connection that a request came on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Connection {
-    /// The client's end; `None` on a Unix socket. IPv4 addresses are never in their IPv6-mapped form.
+    /// The client's end, by its PROXY header if it has one; else `None` on a Unix socket. IPv4 addresses are never in
+    /// their IPv6-mapped form.
     pub peer: Option<SocketAddr>,
-    /// Our end; `None` on a Unix socket.
+    /// Our end, or, by a PROXY header, that of the proxy before us; else `None` on a Unix socket.
     pub local: Option<SocketAddr>,
     /// Whether TLS is spoken.
     pub tls: bool,
@@ -92,30 +101,55 @@ pub struct Connection {
 pub struct Limits {
     /// Connections of all workers together. Beyond: 503 and close.
     pub max_connections: usize,
+    /// Of them, from one client: an IPv4 address, or an IPv6 network of 64 bits. Proxies before us, and clients on a Unix
+    /// socket, have no such limit. Beyond: 503 and close.
+    pub max_connections_per_address: Option<usize>,
     /// Bytes of a request's head.
     pub max_head: usize,
     /// Accept, or first byte of a later request, to the whole head; TLS and HTTP/2 handshakes included.
     pub header_timeout: Duration,
     /// Between an answer and the first byte of the next request.
     pub idle_timeout: Duration,
+    /// How long a client that had its answer early may go on sending what is thrown away.
+    pub linger_timeout: Duration,
+    /// How long after its accept a connection is drained; up to a tenth more, so that those that came together do not
+    /// leave together. `None` without a limit.
+    pub max_connection_age: Option<Duration>,
     /// How long a client may take nothing of an answer that is waiting for it.
     pub write_timeout: Duration,
+    /// Whether connections of [`Limits::trusted_proxies`] and those on Unix sockets begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Proxies before us.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Limits {
+    /// The default of [`Limits::linger_timeout`], which is nginx's: time for an upload of some size to end, so that a
+    /// client that reads only after it finds the answer, and a bound on one that never ends.
+    pub const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
     /// The default of [`Limits::write_timeout`]: as long as a silent body is waited for by default, and beyond what a
     /// lost packet or a sleeping phone radio costs.
     pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// Whether this end of a connection is a proxy before us. Who may connect to a Unix socket is for its mode to say.
+    fn is_proxy(&self, peer: Option<SocketAddr>) -> bool {
+        peer.is_none_or(|peer| self.trusted_proxies.iter().any(|network| network.contains(&peer.ip())))
+    }
 }
 
 impl From<&settled::Server> for Limits {
     fn from(server: &settled::Server) -> Self {
         Self {
             max_connections: server.max_connections,
+            max_connections_per_address: server.max_connections_per_address,
             max_head: server.max_head,
             header_timeout: server.header_timeout,
             idle_timeout: server.idle_timeout,
+            linger_timeout: Self::LINGER_TIMEOUT,
+            max_connection_age: server.max_connection_age,
             write_timeout: Self::WRITE_TIMEOUT,
+            proxy_protocol: server.proxy_protocol,
+            trusted_proxies: server.trusted_proxies.clone(),
         }
     }
 }

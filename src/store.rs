@@ -6,6 +6,7 @@
 pub mod faulty;
 pub mod measured;
 pub mod memory;
+pub mod redis;
 
 use std::{future::Future, time::Duration};
 
@@ -66,7 +67,8 @@ pub trait Store: Send + Sync + 'static {
     fn replayed(&self, id: &RecordId);
 
     /// Records, for operators: a page of at most `limit`, in an order of the store's own, `after` a cursor of the last
-    /// page. Records that come or go meanwhile may be missed; a record that stays is seen exactly once.
+    /// page. A page may be empty and have a next one. Records that come or go meanwhile may be missed; a record that
+    /// stays is seen, in memory exactly once, in Redis seldom twice.
     fn list(
         &self,
         filter: &Filter,
@@ -218,6 +220,8 @@ pub enum Event {
     },
     /// The store came back empty (S-4).
     Wiped,
+    /// Another id key is in use in the same store: nothing may be claimed here.
+    OtherIdKey,
 }
 
 /// Figures for the metrics.

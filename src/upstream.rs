@@ -14,6 +14,7 @@
 //! | `pool` | who may use which connection, and the limit |
 //! | `balance` | which of several urls is asked |
 //! | `body` | bodies on their way, which give connections back |
+//! | `uploads` | how many of them may still be arriving |
 //!
 //! *Architecture invariant:* a request goes to a connection once. It goes to another only if nothing was dispatched, or
 //! if it is idempotent, unguarded, and met a used connection that broke before it said anything (contract: P-6).
@@ -27,6 +28,7 @@ mod evidence;
 mod pool;
 mod screen;
 mod tls;
+mod uploads;
 mod wire;
 
 use std::{error::Error, sync::Arc, time::Duration};
@@ -34,7 +36,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONTENT_LENGTH, HOST},
+    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
     request, uri,
 };
 use http_body::Body;
@@ -47,6 +49,7 @@ use self::{
     connection::{Exclusive, Home, Multiplexed, Stream},
     pool::{Grant, Pool, Want},
     tls::Tls,
+    uploads::Uploads,
 };
 pub use self::{
     body::UpstreamBody,
@@ -129,6 +132,7 @@ pub struct Plan {
 pub struct Upstream {
     settings: Arc<settled::Upstream>,
     pool: Arc<Pool>,
+    uploads: Uploads,
     balance: Balance,
     /// Replaced on reload: new connections show the new certificate.
     tls: ArcSwapOption<Tls>,
@@ -159,7 +163,8 @@ impl Upstream {
     fn new(settings: Arc<settled::Upstream>, workers: usize) -> Result<Self, StartError> {
         let tls = ArcSwapOption::new(Tls::load(&settings)?.map(Arc::new));
         let pool = Arc::new(Pool::new(workers, settings.max_connections, settings.queue_timeout));
-        Ok(Self { balance: Balance::new(settings.urls.len()), settings, pool, tls })
+        let uploads = Uploads::new(settings.max_connections, settings.queue_timeout);
+        Ok(Self { balance: Balance::new(settings.urls.len()), settings, pool, uploads, tls })
     }
 
     /// Open connections.
@@ -188,7 +193,11 @@ impl Upstream {
     /// Dropping the future closes the connection (HTTP/2: resets the stream). Whether the request was sent is then
     /// unknown. It must be polled within the runtime of its worker, which drives the connections it opens.
     pub async fn send(&self, request: Request<RequestBody>, plan: Plan) -> Result<Response<UpstreamBody>, SendError> {
-        let mut request = request.map(Outgoing::new);
+        let (head, mut body) = request.into_parts();
+        if !self.settings.http2 {
+            body = self.uploads.admit(body).await.map_err(SendError::NeverSent)?;
+        }
+        let mut request = Request::from_parts(head, Outgoing::new(body));
         let mut tried = Vec::new();
         let mut endpoint = self.balance.choose(&tried).unwrap_or(0);
         loop {
@@ -400,10 +409,16 @@ impl Again {
     }
 }
 
-/// A target in origin form, a Host field, and a length where content is expected: hyper frames an absent body by saying
-/// nothing, which some upstreams refuse of a POST with 411 (RFC 9110 s8.6).
+/// A target in origin form, a Host field, and framing where hyper would say nothing. Of an absent body it does, which some
+/// upstreams refuse of a POST with 411 (RFC 9110 s8.6). Of a GET's body whose length is unknown it does too, and drops it.
 fn for_http1(request: &mut Request<Outgoing>) {
     *request.version_mut() = Version::HTTP_11;
+    if matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.body().is_end_stream()
+        && request.body().size_hint().exact().is_none()
+    {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) && request.body().is_end_stream() {
         request.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
     }
@@ -421,6 +436,8 @@ fn for_http1(request: &mut Request<Outgoing>) {
 /// `:scheme` and `:authority` in place of the Host field (RFC 9113 s8.3.1).
 fn for_http2(request: &mut Request<Outgoing>, url: &settled::UpstreamUrl) {
     *request.version_mut() = Version::HTTP_2;
+    // It may have been made ready for HTTP/1.1, and come back.
+    request.headers_mut().remove(TRANSFER_ENCODING);
     if request.uri().authority().is_some() {
         return;
     }

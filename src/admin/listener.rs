@@ -1,22 +1,20 @@
 //! The admin socket.
 
-use std::{
-    fs, io,
-    os::unix::{
-        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-        net as unix,
-    },
-    path::{Path, PathBuf},
-};
+use std::{io, os::unix::net as unix};
 
-use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::access::Peer;
-use crate::config::settled::Address;
+use crate::{
+    config::settled::Address,
+    server::unix_socket::{self, SocketFile},
+};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
+
+/// A Unix socket is its owner's alone: who may connect may do everything.
+const MODE: u32 = 0o600;
 
 /// A bound admin socket, before it is served.
 #[derive(Debug)]
@@ -48,7 +46,7 @@ impl Listener {
                 (Bound::Tcp(listener), local)
             }
             Address::Unix(path) => {
-                let (file, listener) = bind_unix(path)?;
+                let (file, listener) = unix_socket::bind(path, Some(MODE), BACKLOG)?;
                 (Bound::Unix(file, listener), address.clone())
             }
         };
@@ -70,62 +68,6 @@ impl Listener {
             }
         }
     }
-}
-
-fn bind_unix(path: &Path) -> io::Result<(SocketFile, unix::UnixListener)> {
-    match bind_unix_once(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
-            fs::remove_file(path)?;
-            bind_unix_once(path)
-        }
-        bound => bound,
-    }
-}
-
-fn bind_unix_once(path: &Path) -> io::Result<(SocketFile, unix::UnixListener)> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    let file = SocketFile::at(path)?;
-    // Before it listens nobody can connect: there is no moment in which the socket is open to others.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    socket.listen(BACKLOG)?;
-    Ok((file, socket.into()))
-}
-
-/// A socket's file, removed with its socket: left behind, it would name a server that is no more.
-#[derive(Debug)]
-pub(super) struct SocketFile {
-    path: PathBuf,
-    /// Device and inode: which file it is, whatever is at the path by now.
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), identity: Self::identity(path)? })
-    }
-
-    fn identity(path: &Path) -> io::Result<(u64, u64)> {
-        fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // In a rolling restart the successor's socket may be there already.
-        if Self::identity(&self.path).is_ok_and(|found| found == self.identity) {
-            // One that cannot be removed is replaced by whoever binds next.
-            _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// A socket's file outlives its process. Only one that refuses connections may be replaced: neither another server's,
-/// nor a file that is no socket.
-fn is_abandoned(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    is_socket && unix::UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// The socket within a runtime.
@@ -165,38 +107,18 @@ impl Registered {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
-    fn a_unix_socket_is_its_owners_and_replaces_only_an_abandoned_one() {
+    fn a_unix_socket_is_its_owners() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("admin.sock");
         let address = Address::Unix(path.clone());
-        let first = Listener::bind(&address).unwrap();
-        assert_eq!(first.local(), address);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(Listener::bind(&address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(first);
-        drop(unix::UnixListener::bind(&path).unwrap());
-        assert!(path.exists(), "a process that was killed leaves its socket");
-        drop(Listener::bind(&address).unwrap());
-        fs::write(&path, "precious").unwrap();
-        assert!(Listener::bind(&address).is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"precious");
-    }
-
-    #[test]
-    fn a_unix_socket_goes_with_its_listener_unless_it_is_a_successors() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("admin.sock");
-        let address = Address::Unix(path.clone());
-        drop(Listener::bind(&address).unwrap());
-        assert!(!path.exists());
-        let first = Listener::bind(&address).unwrap();
-        fs::remove_file(&path).unwrap();
-        let _successor = Listener::bind(&address).unwrap();
-        drop(first);
-        assert!(unix::UnixStream::connect(&path).is_ok());
+        let listener = Listener::bind(&address).unwrap();
+        assert_eq!(listener.local(), address);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
     }
 
     #[test]

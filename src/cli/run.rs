@@ -15,6 +15,7 @@ use std::{
     process::ExitCode,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -27,16 +28,17 @@ use crate::{
     admin::{self, Readiness},
     config::{
         self, Loaded, Overrides, secrets,
-        settled::{Address, StoreKind},
+        settled::{Address, Store, StoreKind},
     },
     desk::{self, Budget, Desk, Gauge},
     proxy::{Live, Proxy, Shared},
     rule::identity::IdKey,
     server::{self, Connections, Limits, Listener},
     store::{
-        Store,
+        self,
         measured::Measured,
         memory::{MemoryOptions, MemoryStore},
+        redis::{CENSUS, RedisOptions, RedisStore},
     },
     telemetry::{log::Log, metrics::Metrics},
     upstream::Upstreams,
@@ -139,41 +141,66 @@ fn load(args: RunArgs) -> Result<Start, Failure> {
 /// What could not be bound, read or made; nothing is left running then.
 pub fn start(start: Start) -> Result<Running, Failure> {
     let config = &start.loaded.config;
-    let id_key = id_key(config)?;
-    match &config.store.kind {
+    let Store { kind, allow_eviction, secret_file, .. } = &config.store;
+    let secrets = secret_file.as_ref().map(|path| secrets::read(path)).transpose();
+    let secrets = secrets.map_err(|error| cannot("the secret file cannot be used", error))?;
+    match kind {
         StoreKind::Memory { max_bytes } => {
-            let options = MemoryOptions { max_bytes: *max_bytes, allow_eviction: config.store.allow_eviction };
-            assemble(start, MemoryStore::new(options), "memory", id_key)
+            let options = MemoryOptions { max_bytes: *max_bytes, allow_eviction: *allow_eviction };
+            let id_key = match &secrets {
+                Some(secrets) => IdKey::from_secret(secrets.id_key()),
+                None => drawn()?,
+            };
+            let store = Opened { store: MemoryStore::new(options), name: "memory", settle_backlog: u64::MAX };
+            assemble(start, store, id_key)
         }
-        StoreKind::Redis(_) => Err(Failure::new(
-            Exit::Config,
-            "the Redis store is not in this version",
-            "store.kind is \"redis\", and only \"memory\" is built in",
-            "set store.kind = \"memory\"",
-        )),
+        StoreKind::Redis(redis) => {
+            // Replicas must come to the same ids: what is drawn here would be this process's alone.
+            let id_key = secrets.as_ref().map_or_else(IdKey::fixed, |secrets| IdKey::from_secret(secrets.id_key()));
+            let options = RedisOptions {
+                config: redis,
+                allow_eviction: *allow_eviction,
+                secrets: secrets.as_ref(),
+                id_key: &id_key,
+                census: CENSUS,
+            };
+            let store = RedisStore::new(&options).map_err(|error| cannot("the Redis store cannot be used", error))?;
+            let runtime = runtime().map_err(|error| cannot("a thread cannot be started", error))?;
+            runtime.block_on(store.first_look(FIRST_LOOK)).map_err(|error| {
+                let remedy = "use the same secret file everywhere, or another store.redis.prefix";
+                Failure::new(Exit::Unavailable, "the store is another Oncegate's", error.to_string(), remedy)
+            })?;
+            let opened = Opened { store, name: "redis", settle_backlog: redis.settle_backlog };
+            assemble(start, opened, id_key)
+        }
     }
 }
 
-/// The key of record ids: the last secret's, else one drawn for this process.
-fn id_key(config: &config::Config) -> Result<IdKey, Failure> {
-    match &config.store.secret_file {
-        None => {
-            let mut bytes = [0; 32];
-            getrandom::fill(&mut bytes).map_err(|error| cannot("no random secret could be drawn", error))?;
-            Ok(IdKey(bytes))
-        }
-        Some(path) => {
-            let secrets = secrets::read(path).map_err(|error| cannot("the secret file cannot be used", error))?;
-            Ok(IdKey::from_secret(secrets.id_key()))
-        }
-    }
+/// How long the start waits for a store that is away; then it goes on without (S-8).
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+
+/// A store, and what goes with its kind.
+struct Opened<S> {
+    store: S,
+    /// The `store` label.
+    name: &'static str,
+    /// Bytes of answers that may wait for it.
+    settle_backlog: u64,
+}
+
+/// A key of record ids for this process alone.
+fn drawn() -> Result<IdKey, Failure> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| cannot("no random secret could be drawn", error))?;
+    Ok(IdKey(bytes))
 }
 
 fn cannot(what: &str, why: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Config, what, why.to_string(), "")
 }
 
-fn assemble<S: Store>(start: Start, store: S, kind: &str, id_key: IdKey) -> Result<Running, Failure> {
+fn assemble<S: store::Store>(start: Start, opened: Opened<S>, id_key: IdKey) -> Result<Running, Failure> {
+    let Opened { store, name, settle_backlog } = opened;
     let Start { loaded: Loaded { config, warnings }, source, signals } = start;
     let config = Arc::new(config);
     let workers = thread::available_parallelism().map_or(1, usize::from);
@@ -192,12 +219,8 @@ fn assemble<S: Store>(start: Start, store: S, kind: &str, id_key: IdKey) -> Resu
     let log = Log::start(&config.log).map_err(|error| cannot("the log cannot be written", error))?;
     warnings.iter().for_each(|warning| tracing::warn!("{}", warning.summary()));
     let metrics = Arc::new(Metrics::new());
-    let store = Measured::new(Arc::new(store), metrics.store(kind));
-    let limits = desk::Limits {
-        lease: config.store.lease,
-        max_in_flight: config.server.max_in_flight,
-        settle_backlog: u64::MAX,
-    };
+    let store = Measured::new(Arc::new(store), metrics.store(name));
+    let limits = desk::Limits { lease: config.store.lease, max_in_flight: config.server.max_in_flight, settle_backlog };
     let shared = Arc::new(Shared {
         desk: Arc::new(Desk::new(Arc::new(store), limits)),
         live: ArcSwap::from_pointee(Live::new(Arc::clone(&config), upstreams, &metrics)),
@@ -268,7 +291,7 @@ struct Doors {
     ended: CancellationToken,
 }
 
-fn serve_on_thread<S: Store>(
+fn serve_on_thread<S: store::Store>(
     worker: usize,
     listener: &Listener,
     shared: Arc<Shared<S>>,

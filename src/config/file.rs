@@ -69,6 +69,16 @@ pub(crate) fn read(
         });
     }
 
+    if server.proxy_protocol && server.trusted_proxies.is_empty() && matches!(server.listen, Address::Tcp(_)) {
+        let help =
+            "say whose headers are believed: trusted_proxies = [\"10.0.0.0/8\"]; anybody else could name any client";
+        let error = Diagnostic::error("`proxy_protocol` without `trusted_proxies`").help(help);
+        reader.push(match &server_section {
+            Some(section) => error.at(source, section.place("proxy_protocol")),
+            None => error,
+        });
+    }
+
     let mut upstreams = tables::upstreams(&top, &mut files);
     override_upstream(&reader, overrides.upstream.as_deref(), &mut upstreams);
     let upstream_names: Vec<_> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();

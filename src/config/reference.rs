@@ -180,16 +180,19 @@ static REFERENCE: &[KeyDoc] = keys! {
     Server {
         "listen": Kind::Text, Some("\"0.0.0.0:8080\""), "\"unix:/run/oncegate.sock\"", "Where clients connect: an address and a port, or `unix:PATH`. A change needs a restart.";
         "max_connections": COUNT, Some("10000"), "2000", "Open client connections. One more is answered 503 and closed.";
+        "max_connections_per_address": Kind::Integer { min: 0, max: u32::MAX as u64 }, Some("0"), "100", "Open connections of one client: an IPv4 address, or an IPv6 network of 64 bits. One more is answered 503 and closed. 0 is no limit: behind a gateway all clients have its address. Addresses of `trusted_proxies` have none.";
         "max_in_flight": COUNT, Some("4096"), "512", "Guarded exchanges under way, whether their clients are still there or not; waiters do not count. One more is answered 503 `overloaded`.";
         "max_buffered": Kind::Size, Some("\"64MiB\""), "\"256MiB\"", "Bytes of bodies of guarded requests and answers being held. Beyond, 503 `overloaded`.";
         "max_head": Kind::Size, Some("\"32KiB\""), "\"64KiB\"", "Bytes of a request's head. From 8KiB to 16MiB.";
         "header_timeout": Kind::Duration, Some("\"10s\""), "\"5s\"", "From accept, or the first byte of a later request, to the whole head.";
         "body_timeout": Kind::Duration, Some("\"30s\""), "\"10s\"", "The longest silence while a request's body arrives, passed or guarded.";
         "idle_timeout": Kind::Duration, Some("\"75s\""), "\"2m\"", "Between an answer and the first byte of the next request.";
+        "max_connection_age": Kind::DurationOrOff, Some("\"off\""), "\"1h\"", "From accept until a connection is asked to end, with up to a tenth more: by `Connection: close` on its next answer, by GOAWAY, or, when nothing was under way for a second, by closing. No exchange is cut; tunnels stay.";
         "drain_timeout": Kind::Duration, Some("\"25s\""), "\"55s\"", "How long exchanges under way may take to finish after SIGTERM. Keep it below the supervisor's own patience.";
         "accept_identity_change": Kind::Boolean, Some("false"), "true", "Lets a reload through that puts live records out of reach, so that retries of earlier requests run again.";
         "tls": Kind::Table(Table::ServerTls), None, "{ cert = \"tls.crt\", key = \"tls.key\" }", "TLS for clients. Reloaded when the files change.";
         "trusted_proxies": Kind::Texts, Some("[]"), "[\"10.0.0.0/8\"]", "Networks of proxies whose `X-Forwarded-*` and `Forwarded` are believed. From everyone else these are replaced.";
+        "proxy_protocol": Kind::Boolean, Some("false"), "true", "Each connection from an address of `trusted_proxies`, and each on a `unix:` socket, must begin with a PROXY protocol header, version 1 or 2, which names the client; without one it is closed.";
     }
     ServerTls {
         "cert": Kind::File, None, "\"tls.crt\"", "The certificate chain, PEM. Relative paths begin at the configuration file.";

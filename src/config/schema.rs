@@ -63,7 +63,11 @@ fn object(table: Table) -> Value {
         Table::Upstream => {
             object["oneOf"] = json!([{"required": ["url"]}, {"required": ["urls"]}]);
         }
-        Table::UpstreamTls => object["dependentRequired"] = json!({"cert": ["key"], "key": ["cert"]}),
+        Table::UpstreamTls => {
+            // `dependentRequired` would be shorter, but common editors' validators know only draft 7.
+            object["if"] = json!({"anyOf": [{"required": ["cert"]}, {"required": ["key"]}]});
+            object["then"] = json!({"required": ["cert", "key"]});
+        }
         Table::Top
         | Table::Server
         | Table::Admin

@@ -143,8 +143,8 @@ impl<'r, 't> Section<'r, 't> {
     }
 
     fn unknown(&self, entry: &Entry<'_>) {
-        let Entry { key, key_span, .. } = entry;
-        let (label, help) = hints::suggest(key, self.tables, &self.title);
+        let Entry { key, key_span, value } = entry;
+        let (label, help) = hints::suggest(key, hints::holds_table(value.get_ref()), self.tables, &self.title);
         self.reader.error(key_span, format!("unknown key `{}` in {}", key.escape_debug(), self.title), &label, help);
     }
 

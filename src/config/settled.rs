@@ -34,6 +34,8 @@ pub struct Server {
     pub listen: Address,
     /// Beyond: 503 and close.
     pub max_connections: usize,
+    /// Of them, from one client's address; `None` without a limit.
+    pub max_connections_per_address: Option<usize>,
     /// Guarded exchanges under way, client or no client.
     pub max_in_flight: usize,
     /// Bytes of bodies of guarded requests and answers being held.
@@ -46,6 +48,8 @@ pub struct Server {
     pub body_timeout: Duration,
     /// Between an answer and the first byte of the next request.
     pub idle_timeout: Duration,
+    /// From accept to the connection's drain; `None` without a limit.
+    pub max_connection_age: Option<Duration>,
     /// From SIGTERM to the end.
     pub drain_timeout: Duration,
     /// A reload may put live records out of reach.
@@ -54,6 +58,8 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Connections of `trusted_proxies`, and those on a Unix socket, begin with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 /// `server.tls`

@@ -37,30 +37,36 @@ fn show_server(server: &Server) -> Value {
     let Server {
         listen,
         max_connections,
+        max_connections_per_address,
         max_in_flight,
         max_buffered,
         max_head,
         header_timeout,
         body_timeout,
         idle_timeout,
+        max_connection_age,
         drain_timeout,
         accept_identity_change,
         tls,
         trusted_proxies,
+        proxy_protocol,
     } = server;
     json!({
         "listen": listen.to_string(),
         "max_connections": max_connections,
+        "max_connections_per_address": max_connections_per_address.unwrap_or(0),
         "max_in_flight": max_in_flight,
         "max_buffered": show_size(*max_buffered),
         "max_head": show_size(*max_head as u64),
         "header_timeout": show_duration(*header_timeout),
         "body_timeout": show_duration(*body_timeout),
         "idle_timeout": show_duration(*idle_timeout),
+        "max_connection_age": max_connection_age.map_or_else(|| "off".to_owned(), show_duration),
         "drain_timeout": show_duration(*drain_timeout),
         "accept_identity_change": accept_identity_change,
         "tls": tls.as_ref().map(|tls| json!({"cert": tls.cert, "key": tls.key, "client_ca": tls.client_ca})),
         "trusted_proxies": trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "proxy_protocol": proxy_protocol,
     })
 }
 

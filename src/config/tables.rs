@@ -32,6 +32,7 @@ impl Default for Server {
         Self {
             listen: Address::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080))),
             max_connections: 10_000,
+            max_connections_per_address: None,
             max_in_flight: 4096,
             max_buffered: 64 * MIB,
             max_head: 32 << 10,
@@ -39,11 +40,13 @@ impl Default for Server {
             body_timeout: Duration::from_secs(30),
             // Longer than the 60 s after which common load balancers give up an idle connection of theirs.
             idle_timeout: Duration::from_secs(75),
+            max_connection_age: None,
             // Within the 30 s that Kubernetes waits before it kills.
             drain_timeout: Duration::from_secs(25),
             accept_identity_change: false,
             tls: None,
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }
     }
 }
@@ -161,17 +164,22 @@ pub(crate) fn server(section: &Section<'_, '_>, files: &mut FileNames<'_>) -> Se
     let mut server = Server::default();
     set!(server.listen, section.read("listen", value::address));
     set!(server.max_connections, section.integer("max_connections").map(count));
+    if let Some(most) = section.integer("max_connections_per_address").map(count) {
+        server.max_connections_per_address = (most.value > 0).then_some(most.value);
+    }
     set!(server.max_in_flight, section.integer("max_in_flight").map(count));
     set!(server.max_buffered, section.read("max_buffered", value::size));
     set!(server.max_head, section.read("max_head", head));
     set!(server.header_timeout, section.read("header_timeout", value::timeout));
     set!(server.body_timeout, section.read("body_timeout", value::timeout));
     set!(server.idle_timeout, section.read("idle_timeout", value::timeout));
+    set!(server.max_connection_age, section.read("max_connection_age", value::timeout_or_off));
     set!(server.drain_timeout, section.read("drain_timeout", value::duration));
     set!(server.accept_identity_change, section.boolean("accept_identity_change"));
     if let Some(networks) = section.list("trusted_proxies", value::network) {
         server.trusted_proxies = networks.value.into_iter().map(|network| network.value).collect();
     }
+    set!(server.proxy_protocol, section.boolean("proxy_protocol"));
     if let Some(tls) = section.table("tls", &[Table::ServerTls], "[server] tls") {
         if tls.get("cert").is_none() && tls.get("key").is_none() {
             let help = "name both files: tls = { cert = \"tls.crt\", key = \"tls.key\" }";

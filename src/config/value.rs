@@ -56,7 +56,7 @@ pub(crate) const SIZE_PATTERN: &str = r"^[0-9]+(B|KiB|MiB|GiB|KB|MB|GB)$";
 pub(crate) fn duration(text: &str) -> Result<Duration, Wrong> {
     let bad = || Wrong {
         message: "not a duration".to_owned(),
-        help: "a duration is whole numbers with units: say 30s, 5m, 24h".to_owned(),
+        help: "a duration is whole numbers with units, which are ms, s, m, h and d: say 30s, 5m, 24h".to_owned(),
     };
     let mut rest = text;
     let mut millis: u64 = 0;

@@ -98,6 +98,22 @@ async fn a_claim_that_is_there_and_never_vouched_for_is_taken_back() {
     assert_eq!(held(&store).await, None);
 }
 
+// contract: R-8, P-4
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_while_its_claim_is_asked_for_leaves_no_claim_behind() {
+    for fault in [Fault::DelayReply(SECOND), Fault::Delay(SECOND), Fault::LoseReply] {
+        let (desk, store) = desk();
+        store.script(Step::Claim, fault);
+        // The look that follows a lost reply takes its time, too.
+        store.script(Step::Load, Fault::DelayReply(SECOND));
+        let left = tokio::time::timeout(SECOND / 2, board(&desk)).await;
+        assert!(left.is_err(), "{fault:?}: the client did not wait");
+        tokio::time::sleep(10 * SECOND).await;
+        assert_eq!(held(&store).await, None, "{fault:?}");
+        assert_eq!(desk.in_flight().held(), 0, "{fault:?}");
+    }
+}
+
 // contract: R-8
 #[tokio::test(start_paused = true)]
 async fn takes_back_a_claim_that_arrives_after_it_was_given_up() {

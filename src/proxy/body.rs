@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use super::visit::{BROKE_OFF, Visit};
 use crate::{
     body::BodyError,
     desk::Held,
-    server::{TimedBody, TimedBodyError},
+    server::{self, Reason, TimedBody, TimedBodyError, guard::may_be_trailer},
     upstream::UpstreamBody,
 };
 
@@ -152,10 +152,12 @@ impl Body for ClientBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.0).poll_frame(cx).map_err(|error| match error {
-            TimedBodyError::Silent(_) => BodyError::Silent,
-            TimedBodyError::Body(error) => BodyError::Incomplete(Some(error)),
-        })
+        match ready!(Pin::new(&mut self.0).poll_frame(cx)) {
+            Some(Ok(frame)) => Poll::Ready(Some(checked(frame))),
+            Some(Err(TimedBodyError::Silent(_))) => Poll::Ready(Some(Err(BodyError::Silent))),
+            Some(Err(TimedBodyError::Body(error))) => Poll::Ready(Some(Err(BodyError::Incomplete(Some(error))))),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -164,6 +166,16 @@ impl Body for ClientBody {
 
     fn size_hint(&self) -> SizeHint {
         self.0.size_hint()
+    }
+}
+
+/// Trailers of HTTP/2 have passed no guard: refuses those that HTTP/1.1 would have been refused.
+fn checked(frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+    let allowed = |trailers: &HeaderMap| trailers.keys().all(|name| may_be_trailer(name.as_str().as_bytes()));
+    if frame.trailers_ref().is_none_or(allowed) {
+        Ok(frame)
+    } else {
+        Err(BodyError::Malformed(Box::new(server::Refusal::from(Reason::Trailer))))
     }
 }
 
@@ -278,5 +290,25 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Prefixed<B> {
     fn size_hint(&self) -> SizeHint {
         let read: u64 = self.prefix.as_slice().iter().map(|part| part.len() as u64).sum();
         self.rest.size_hint().exact().map_or_else(SizeHint::new, |rest| SizeHint::with_exact(rest + read))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn trailers_that_http1_would_have_been_refused_are_refused() {
+        let trailers = |name| {
+            let field = (HeaderName::from_static(name), HeaderValue::from_static("1"));
+            checked(Frame::trailers(HeaderMap::from_iter([field])))
+        };
+        assert!(trailers("x-sum").is_ok());
+        for name in ["content-length", "host", "authorization", "idempotency-key", "content_length"] {
+            let error = trailers(name).unwrap_err();
+            assert_eq!(server::Refusal::of(&error).map(|refusal| refusal.reason), Some(Reason::Trailer), "{name}");
+        }
     }
 }

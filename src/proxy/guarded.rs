@@ -334,7 +334,7 @@ pub(super) fn broken_body(error: &BodyError) -> Refusal {
             .status(StatusCode::REQUEST_TIMEOUT)
             .reason("body-timeout")
             .detail("The request body stopped arriving; nothing was sent on."),
-        (BodyError::Incomplete(_) | BodyError::Upstream(_), None) => {
+        (BodyError::Incomplete(_) | BodyError::Malformed(_) | BodyError::Upstream(_), None) => {
             refusal.reason("body-incomplete").detail("The request body did not arrive whole; nothing was sent on.")
         }
     }

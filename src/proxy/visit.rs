@@ -3,6 +3,7 @@
 //! One [`Outcome`] a request yields the metric, the access line and the response field; nothing else decides these.
 
 use std::{
+    net::IpAddr,
     ops::{Deref, DerefMut},
     sync::Arc,
     time::Duration,
@@ -34,6 +35,7 @@ pub(crate) struct Account {
     pub(crate) metrics: Arc<RouteMetrics>,
     /// The route's name, as metrics show it.
     pub(crate) route: RouteName,
+    pub(crate) client: Option<IpAddr>,
     pub(crate) method: Method,
     pub(crate) uri: Uri,
     pub(crate) class: Class,
@@ -60,6 +62,7 @@ impl Account {
         if self.log.access_is_on() {
             let trace = self.traceparent.as_ref().and_then(|value| access::trace_id(value.as_bytes()));
             self.log.access(&Line {
+                client: self.client,
                 method: self.method.as_str(),
                 route: &self.route.0,
                 path: self.uri.path(),

@@ -8,7 +8,7 @@ use tokio_util::{
 };
 
 use super::{
-    Handler, Listener, Shared,
+    Handler, Listener, Shared, TurnedAway,
     connection::{self, Permit},
     listener::Registered,
     stream::Stream,
@@ -80,7 +80,10 @@ fn greet<H: Handler>(stream: Stream, token: TaskTrackerToken, handler: &H, share
             let tls = shared.tls.clone();
             tokio::spawn(connection::serve(stream, permit, handler.clone(), tls, limits, stop.clone()));
         }
-        None => connection::turn_away(stream, shared.tls.is_some(), &shared.connections),
+        None => {
+            let why = TurnedAway::MaxConnections;
+            connection::turn_away(stream, why, shared.tls.is_some(), &shared.connections, handler);
+        }
     }
 }
 

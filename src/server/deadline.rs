@@ -20,12 +20,16 @@ use tokio::time::{Instant, Sleep};
 use super::{Limits, refusal::Refusal};
 use crate::clock;
 
-/// How long a client that was told to go may take to hear it.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
+/// How long a client that was told to go may be silent before it is taken to have heard it.
+const LINGER_SILENCE: Duration = Duration::from_secs(5);
 
 /// How long an answer may still come to a client that has closed its side. It may have said only that it sends no more;
 /// or it has left, which looks the same until we write, and its request is given up then.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
+
+/// How long an old connection may stay idle. Closed at once, it would cut off the requests that are on their way to it:
+/// those of a busy client often are. They are answered, and told that the connection ends.
+const OLD_IDLE: Duration = Duration::from_secs(1);
 
 /// What a connection is doing, as those who move its bytes see it.
 ///
@@ -38,6 +42,8 @@ pub(super) struct Pulse {
     stalled: Stamp,
     /// Since when we have been waiting for the client to hear that the connection ends.
     lingering: Stamp,
+    /// Since when a client that we wait for so has sent nothing.
+    lingering_in_silence: Stamp,
     /// Since when no request has been under way.
     idle: Stamp,
     /// Since when the client's side has been closed, while a request is under way.
@@ -56,6 +62,8 @@ pub(super) struct Pulse {
     tunnel: AtomicBool,
     /// The head under way is late.
     head_late: AtomicBool,
+    /// The next answer is the last.
+    old: AtomicBool,
     /// The client is taken to have left.
     gone: AtomicBool,
     /// A read waits for the exchange's end, of which the transport knows nothing.
@@ -87,6 +95,7 @@ impl Pulse {
             head: Stamp::default(),
             stalled: Stamp::default(),
             lingering: Stamp::default(),
+            lingering_in_silence: Stamp::default(),
             idle: Stamp::default(),
             half_closed: Stamp::default(),
             untaken: Stamp::default(),
@@ -96,6 +105,7 @@ impl Pulse {
             body_open: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
             head_late: AtomicBool::new(false),
+            old: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             withheld: AtomicBool::new(false),
             refused: OnceLock::new(),
@@ -215,6 +225,12 @@ impl Pulse {
     /// Our side is closed; what the client still sends is thrown away.
     pub(super) fn linger_begun(&self) {
         self.lingering.set(self.start, clock::now());
+        self.linger_on();
+    }
+
+    /// The client still sends what is thrown away.
+    pub(super) fn linger_on(&self) {
+        self.lingering_in_silence.set(self.start, clock::now());
     }
 
     /// Tells whether the latest request's body has yet to arrive whole.
@@ -235,6 +251,16 @@ impl Pulse {
     /// Whether the connection carries another protocol.
     pub(super) fn is_tunnel(&self) -> bool {
         self.tunnel.load(Relaxed)
+    }
+
+    /// The connection is to end with its next answer.
+    pub(super) fn set_old(&self) {
+        self.old.store(true, Relaxed);
+    }
+
+    /// Whether the connection is to end with its next answer.
+    pub(super) fn is_old(&self) -> bool {
+        self.old.load(Relaxed)
     }
 
     /// The head under way is late: the transport is to refuse it when it is next asked.
@@ -262,7 +288,12 @@ impl Pulse {
     pub(super) fn due(&self, limits: &Limits) -> Option<(Instant, Wait)> {
         let after =
             |stamp: &Stamp, patience: Duration, wait: Wait| stamp.get(self.start).map(|at| (at + patience, wait));
-        if let Some(due) = after(&self.lingering, LINGER, Wait::Linger) {
+        let silence = after(&self.lingering_in_silence, LINGER_SILENCE, Wait::Linger);
+        if let Some(due) = silence
+            .into_iter()
+            .chain(after(&self.lingering, limits.linger_timeout, Wait::Linger))
+            .min_by_key(|(at, _)| *at)
+        {
             return Some(due);
         }
         let stalled = after(&self.stalled, limits.write_timeout, Wait::Write)
@@ -275,9 +306,10 @@ impl Pulse {
                 if self.gone.load(Relaxed) { None } else { after(&self.half_closed, HALF_CLOSED, Wait::HalfClosed) };
             return stalled.into_iter().chain(left).min_by_key(|(at, _)| *at);
         }
+        let idle = if self.is_old() { limits.idle_timeout.min(OLD_IDLE) } else { limits.idle_timeout };
         stalled
             .or_else(|| after(&self.head, limits.header_timeout, Wait::Head))
-            .or_else(|| after(&self.idle, limits.idle_timeout, Wait::Idle))
+            .or_else(|| after(&self.idle, idle, Wait::Idle))
     }
 }
 
@@ -302,6 +334,28 @@ impl Stamp {
     fn get(&self, start: Instant) -> Option<Instant> {
         let micros = self.0.load(Relaxed).checked_sub(1)?;
         Some(start + Duration::from_micros(micros))
+    }
+}
+
+/// When a connection is to be drained: never without `max_connection_age`. A timer beside the [`Deadline`], since it is
+/// there for whoever wants it, and stays where it is set.
+pub(super) struct Age(Option<Pin<Box<Sleep>>>);
+
+/// How much later than its age a connection may be drained, as a part of it.
+const JITTER: f64 = 0.1;
+
+impl Age {
+    pub(super) fn new(pulse: &Pulse, limits: &Limits) -> Self {
+        Self(limits.max_connection_age.map(|age| {
+            // Without randomness all are drained on time.
+            let random = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
+            Box::pin(tokio::time::sleep_until(pulse.start() + age.mul_f64(1.0 + JITTER * random)))
+        }))
+    }
+
+    /// Whether it is time. If not, the task is woken when it is.
+    pub(super) fn is_reached(&mut self, cx: &mut Context<'_>) -> bool {
+        self.0.as_mut().is_some_and(|sleep| sleep.is_elapsed() || sleep.as_mut().poll(cx).is_ready())
     }
 }
 

@@ -15,6 +15,7 @@ mod head;
 #[cfg(test)]
 mod tests;
 
+pub use self::chunked::may_be_trailer;
 use self::{chunked::Chunked, head::Head};
 pub(super) use self::{
     field::{authority_is_valid, looks_like_framing},

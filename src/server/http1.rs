@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use super::{
     Connection, Handler,
     connection::Session,
-    deadline::{Deadline, Pulse, Wait},
+    deadline::{Age, Deadline, Pulse, Wait},
     exchange::{Answer, Exchange},
     guard::Guard,
     screen::Screen,
@@ -32,13 +32,20 @@ pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> 
         let number = calls.fetch_add(1, Relaxed);
         answer(number, request, handler.clone(), Arc::clone(&connection), Arc::clone(&pulse))
     });
-    let wire = Wire::new(stream, Screen::new(Guard::new(limits.max_head), sniffed), Arc::clone(&pulse), permit);
+    let wire = Wire::new(
+        stream,
+        Screen::new(Guard::new(limits.max_head), sniffed),
+        Arc::clone(&pulse),
+        limits.write_timeout,
+        permit,
+    );
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None).max_buf_size(limits.max_head.max(BUFFER_MIN));
     let mut http = pin!(builder.serve_connection(TokioIo::new(wire), service).with_upgrades());
     let mut stopped = pin!(stop.cancelled());
     let mut stopping = false;
     let mut deadline = Deadline::new(&pulse, &limits);
+    let mut age = Age::new(&pulse, &limits);
 
     std::future::poll_fn(|cx| {
         if !stopping && stopped.as_mut().poll(cx).is_ready() {
@@ -54,6 +61,9 @@ pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> 
             }
             if pulse.may_go_on() {
                 continue;
+            }
+            if age.is_reached(cx) {
+                pulse.set_old();
             }
             match deadline.poll(&pulse, &limits, cx) {
                 Poll::Pending => return Poll::Pending,
@@ -85,7 +95,7 @@ async fn answer<H: Handler>(
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         pulse.set_tunnel();
-    } else if refusal.is_some() || pulse.is_body_open(number) {
+    } else if refusal.is_some() || pulse.is_old() || pulse.is_body_open(number) {
         // RFC 9112 s9.6. What is left of the body will be thrown away, and nothing read after it.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

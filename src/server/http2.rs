@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::{
     Connection, Handler,
     connection::Session,
-    deadline::{Deadline, Pulse, Wait},
+    deadline::{Age, Deadline, Pulse, Wait},
     exchange::{Answer, Exchange},
     guard,
     refusal::{Reason, Refusal},
@@ -43,7 +43,7 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> {
     let Session { stream, sniffed, permit, handler, connection, limits, pulse, stop } = session;
     let service = service_fn(|request| answer(request, handler.clone(), Arc::clone(&connection), Arc::clone(&pulse)));
-    let wire = Wire::new(stream, Opening::new(sniffed), Arc::clone(&pulse), permit);
+    let wire = Wire::new(stream, Opening::new(sniffed), Arc::clone(&pulse), limits.write_timeout, permit);
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -60,6 +60,7 @@ pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> 
     let mut stopped = pin!(stop.cancelled());
     let mut stopping = false;
     let mut deadline = Deadline::new(&pulse, &limits);
+    let mut age = Age::new(&pulse, &limits);
 
     std::future::poll_fn(|cx| {
         if !stopping && stopped.as_mut().poll(cx).is_ready() {
@@ -69,6 +70,12 @@ pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> 
         loop {
             if let Poll::Ready(ended) = http.as_mut().poll(cx) {
                 return Poll::Ready(ended);
+            }
+            // A handshake has a deadline of its own, and nobody yet who would understand a GOAWAY.
+            if !stopping && !pulse.is_head_awaited() && age.is_reached(cx) {
+                stopping = true;
+                http.as_mut().graceful_shutdown();
+                continue;
             }
             match ready!(deadline.poll(&pulse, &limits, cx)) {
                 // GOAWAY first, and once more the same time for the client to close: a request that crosses ours on
@@ -101,7 +108,7 @@ async fn answer<H: Handler>(
 }
 
 /// What h2 leaves to us of RFC 9113 s8.3: it refuses connection-specific fields, malformed pseudo-fields and names in upper
-/// case itself, and frames bodies by frames alone, whose sum it compares with Content-Length.
+/// case itself, and frames bodies by frames alone, whose sum it compares with the first Content-Length.
 fn check<B>(request: &Request<B>) -> Result<(), Reason> {
     let uri = request.uri();
     match request.method().as_str() {
@@ -129,7 +136,13 @@ fn check<B>(request: &Request<B>) -> Result<(), Reason> {
     {
         return Err(Reason::Authority);
     }
+    if !matches!(uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(Reason::Target);
+    }
     let fields = request.headers();
+    if fields.get_all(http::header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Reason::LengthRepeated);
+    }
     if fields.len() > guard::FIELDS_MAX {
         return Err(Reason::TooManyFields);
     }
@@ -156,14 +169,20 @@ struct Opening {
 }
 
 const FRAME_HEADER: usize = 9;
+/// The kind of a SETTINGS frame, and the flag of one that acknowledges another's.
+const SETTINGS: u8 = 4;
+const ACK: u8 = 1;
 
 impl Opening {
     const fn new(sniffed: Vec<u8>) -> Self {
         Self { sniffed, header: [0; FRAME_HEADER], seen: 0 }
     }
 
-    /// Whether the opening is whole with these bytes. That it is well-formed is h2's to check.
-    fn is_over_with(&mut self, bytes: &[u8]) -> bool {
+    /// Whether the opening is whole with these bytes.
+    ///
+    /// # Errors
+    /// The first frame is not SETTINGS, which h2 does not insist on. All else is h2's to check.
+    fn is_over_with(&mut self, bytes: &[u8]) -> io::Result<bool> {
         let header_at = PREFACE.len();
         let body_at = header_at + FRAME_HEADER;
         for (position, byte) in (self.seen..body_at).zip(bytes) {
@@ -172,9 +191,12 @@ impl Opening {
             }
         }
         self.seen += bytes.len();
-        let [high, middle, low, ..] = self.header;
+        let [high, middle, low, kind, flags, ..] = self.header;
+        if self.seen >= body_at && (kind, flags & ACK) != (SETTINGS, 0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the first frame is not SETTINGS"));
+        }
         let length = u32::from_be_bytes([0, high, middle, low]) as usize;
-        self.seen >= body_at + length
+        Ok(self.seen >= body_at + length)
     }
 }
 
@@ -194,7 +216,7 @@ impl Inlet for Opening {
             buf.put_slice(&self.sniffed[..count]);
             self.sniffed.drain(..count);
         }
-        if pulse.begun() == 0 && pulse.is_head_awaited() && self.is_over_with(&buf.filled()[before..]) {
+        if pulse.begun() == 0 && pulse.is_head_awaited() && self.is_over_with(&buf.filled()[before..])? {
             pulse.handshake_ended();
         }
         Poll::Ready(Ok(()))
@@ -234,6 +256,13 @@ mod tests {
             Err(Reason::Lookalike)
         );
         assert_eq!(checked(Request::post("*").header("host", "a")), Err(Reason::Target));
+        assert_eq!(checked(Request::get("ftp://a.example/")), Err(Reason::Target));
+        assert_eq!(
+            checked(
+                Request::post("/x").header("host", "a").header("content-length", "1").header("content-length", "1")
+            ),
+            Err(Reason::LengthRepeated)
+        );
         assert_eq!(checked(Request::options("*").header("host", "a")), Ok(()));
     }
 
@@ -242,8 +271,15 @@ mod tests {
         let settings = [&PREFACE[..], &[0, 0, 6, 4, 0, 0, 0, 0, 0], &[0, 3, 0, 0, 0, 1]].concat();
         for cut in 1..settings.len() {
             let mut opening = Opening::new(Vec::new());
-            assert!(!opening.is_over_with(&settings[..cut]));
-            assert!(opening.is_over_with(&settings[cut..]));
+            assert!(!opening.is_over_with(&settings[..cut]).unwrap());
+            assert!(opening.is_over_with(&settings[cut..]).unwrap());
+        }
+    }
+
+    #[test]
+    fn an_opening_without_settings_is_none() {
+        for first in [[0, 0, 8, 6, 0, 0, 0, 0, 0], [0, 0, 0, 4, 1, 0, 0, 0, 0], *b"GET / HTT"] {
+            assert!(Opening::new(Vec::new()).is_over_with(&[&PREFACE[..], &first].concat()).is_err(), "{first:?}");
         }
     }
 }

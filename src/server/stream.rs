@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -18,6 +19,8 @@ use super::{Connection, tls};
 /// An accepted connection.
 pub(super) struct Stream {
     kind: Kind,
+    /// What was read and is to be read again.
+    ahead: Bytes,
     /// Who is at its ends.
     pub(super) ends: Connection,
 }
@@ -35,24 +38,30 @@ impl Stream {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let local = stream.local_addr().ok().map(canonical);
         let ends = Connection { peer: Some(canonical(peer)), local, ..Connection::default() };
-        Self { kind: Kind::Tcp(stream), ends }
+        Self { kind: Kind::Tcp(stream), ahead: Bytes::new(), ends }
     }
 
     pub(super) fn unix(stream: UnixStream) -> Self {
-        Self { kind: Kind::Unix(stream), ends: Connection::default() }
+        Self { kind: Kind::Unix(stream), ahead: Bytes::new(), ends: Connection::default() }
     }
 
     /// The same connection, with TLS spoken on it.
     pub(super) fn tls(mut stream: TlsStream<Self>) -> Self {
         let ends = std::mem::take(&mut stream.get_mut().0.ends);
         let ends = Connection { tls: true, tls_subject: tls::subject(&stream), ..ends };
-        Self { kind: Kind::Tls(Box::new(stream)), ends }
+        Self { kind: Kind::Tls(Box::new(stream)), ahead: Bytes::new(), ends }
+    }
+
+    /// Gives back what was read too much: it is what is read next.
+    pub(super) fn put_back(&mut self, bytes: Vec<u8>) {
+        debug_assert!(self.ahead.is_empty(), "what was put back before has been read");
+        self.ahead = bytes.into();
     }
 }
 
 macro_rules! each {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match &mut $self.get_mut().kind {
+    ($this:expr, $stream:ident => $call:expr) => {
+        match &mut $this.kind {
             Kind::Tcp($stream) => $call,
             Kind::Unix($stream) => $call,
             Kind::Tls($stream) => $call,
@@ -62,13 +71,20 @@ macro_rules! each {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
+        let this = self.get_mut();
+        if this.ahead.has_remaining() {
+            let count = this.ahead.len().min(buf.remaining());
+            buf.put_slice(&this.ahead[..count]);
+            this.ahead.advance(count);
+            return Poll::Ready(Ok(()));
+        }
+        each!(this, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+        each!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -76,7 +92,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+        each!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -88,10 +104,10 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_flush(cx))
+        each!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+        each!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
     }
 }

@@ -164,6 +164,8 @@ fn server_config(files: &settled::ServerTls) -> Result<ServerConfig, TlsError> {
         key: key.clone(),
         source,
     })?;
+    // All suites are strong. The strongest both sides know is used, whatever a client names first.
+    config.ignore_client_order = true;
     config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
     // A ticketer of each configuration's own: a session that one client authority vouched for is not resumed under another.
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Ticketer)?;

@@ -6,9 +6,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 
 use super::{connection::Permit, deadline::Pulse};
 
@@ -32,6 +36,11 @@ pub(super) struct Wire<S, I> {
     /// The client's side is closed.
     client_closed: bool,
     end: End,
+    /// How long the client of a tunnel may take nothing of what is written to it.
+    write_timeout: Duration,
+    /// Runs while the client of a tunnel takes nothing. HTTP's connection, which watches the time of everything else,
+    /// has ended then.
+    tunnel_stalled: Option<Pin<Box<Sleep>>>,
     _permit: Permit,
 }
 
@@ -39,18 +48,33 @@ pub(super) struct Wire<S, I> {
 enum End {
     /// Open, or shutting down our side.
     Open,
-    /// Our side is closed; that many bytes more are thrown away.
-    Lingering(usize),
+    /// Our side is closed; what still comes is thrown away.
+    Lingering,
     /// Nothing is left to wait for.
     Over,
 }
 
-/// What is read and thrown away so that the client hears the answer: an upload that is larger would not end soon.
-const LINGER_BYTES: usize = 1024 * 1024;
+/// Bytes of an upload that nobody wants any more, in one read.
+const DISCARDED_AT_ONCE: usize = 16 * 1024;
 
 impl<S, I> Wire<S, I> {
-    pub(super) const fn new(stream: S, inlet: I, pulse: Arc<Pulse>, permit: Permit) -> Self {
-        Self { stream, inlet, pulse, client_closed: false, end: End::Open, _permit: permit }
+    pub(super) const fn new(stream: S, inlet: I, pulse: Arc<Pulse>, write_timeout: Duration, permit: Permit) -> Self {
+        let (client_closed, end) = (false, End::Open);
+        Self { stream, inlet, pulse, client_closed, end, write_timeout, tunnel_stalled: None, _permit: permit }
+    }
+
+    /// Takes note of whether a write found room, and gives it up where it has waited for too long.
+    fn watched<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        self.pulse.write_waits(written.is_pending());
+        if written.is_ready() {
+            self.tunnel_stalled = None;
+            return written;
+        }
+        if !self.pulse.is_tunnel() {
+            return written;
+        }
+        let stalled = self.tunnel_stalled.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -70,8 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.pulse.write_waits(written.is_pending());
-        written
+        this.watched(written, cx)
     }
 
     fn poll_write_vectored(
@@ -81,8 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.pulse.write_waits(written.is_pending());
-        written
+        this.watched(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -93,13 +115,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         // hyper flushes only when it has written all; TLS may hold some of that back until the client takes it.
-        this.pulse.write_waits(flushed.is_pending());
-        flushed
+        this.watched(flushed, cx)
     }
 
-    /// Closes our side, then reads until the client closes its own, or enough. Closing over unread bytes would reset the
-    /// connection, and a reset takes answers with it that the client has not read yet. The time is the connection's
-    /// deadline to bound.
+    /// Closes our side, then reads until the client closes its own. Closing over unread bytes would reset the connection,
+    /// and a reset takes answers with it that the client has not read yet; a client may write all of its upload before it
+    /// reads. The time is the connection's deadline to bound.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
@@ -111,18 +132,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
                         continue;
                     }
                     this.pulse.linger_begun();
-                    this.end = End::Lingering(LINGER_BYTES);
+                    this.end = End::Lingering;
                 }
-                End::Lingering(left) => {
-                    let mut scratch = [0; 4096];
+                End::Lingering => {
+                    let mut scratch = [0; DISCARDED_AT_ONCE];
                     let mut scratch = ReadBuf::new(&mut scratch);
                     // An error says that the client is gone, which is what was waited for.
                     let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut scratch));
-                    let count = scratch.filled().len();
-                    this.end = match left.checked_sub(count) {
-                        Some(left) if read.is_ok() && count > 0 => End::Lingering(left),
-                        Some(_) | None => End::Over,
-                    };
+                    if read.is_ok() && !scratch.filled().is_empty() {
+                        this.pulse.linger_on();
+                    } else {
+                        this.end = End::Over;
+                    }
                 }
                 End::Over => return Poll::Ready(Ok(())),
             }

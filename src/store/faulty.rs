@@ -24,6 +24,8 @@ pub enum Fault {
     Full,
     /// Done after so long.
     Delay(Duration),
+    /// Done at once; the reply takes so long.
+    DelayReply(Duration),
     /// Never reaches the store: [`StoreError::Unknown`], and not done.
     LoseRequest,
     /// Done, but the reply is lost: [`StoreError::Unknown`].
@@ -186,6 +188,11 @@ impl<S: Store> FaultyStore<S> {
             Some(Fault::Delay(time)) => {
                 tokio::time::sleep(time).await;
                 run.await
+            }
+            Some(Fault::DelayReply(time)) => {
+                let done = run.await;
+                tokio::time::sleep(time).await;
+                done
             }
             Some(Fault::LoseRequest) => Err(StoreError::Unknown("the request was lost".to_owned())),
             Some(Fault::LoseReply) => {

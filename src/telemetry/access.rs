@@ -1,12 +1,14 @@
 //! The access line: one a request, as text or JSON. It never holds a key, scope value, query, field value or body.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, net::IpAddr, time::Duration};
 
 use crate::{clock, config::settled::LogFormat, rule::record::ShortId};
 
 /// What is told of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Line<'a> {
+    /// The client's address, as far as it is known.
+    pub client: Option<IpAddr>,
     /// The method.
     pub method: &'a str,
     /// The route's name.
@@ -37,6 +39,7 @@ impl Line<'_> {
     /// Writes the line with its newline.
     pub(super) fn write(&self, format: LogFormat, to: &mut String) {
         let Self {
+            client,
             method,
             route,
             path,
@@ -52,6 +55,9 @@ impl Line<'_> {
         } = *self;
         let mut fields = Fields { format, to, first: true };
         fields.begin();
+        if let Some(client) = client {
+            fields.text("client", &client.to_string());
+        }
         fields.text("method", method);
         fields.text("route", route);
         fields.text("path", path);
@@ -159,6 +165,7 @@ mod tests {
 
     fn line(format: LogFormat, path: &str) -> String {
         let line = Line {
+            client: Some([203, 0, 113, 9].into()),
             method: "POST",
             route: "create charge",
             path,
@@ -183,7 +190,7 @@ mod tests {
         let (_, rest) = text.split_once(" access ").unwrap();
         assert_eq!(
             rest,
-            "method=POST route=\"create charge\" path=/v1/charges status=201 outcome=executed \
+            "client=203.0.113.9 method=POST route=\"create charge\" path=/v1/charges status=201 outcome=executed \
              record=abababababababab took_ms=1.234 upstream_ms=1.000 bytes_in=3 bytes_out=4\n"
         );
     }

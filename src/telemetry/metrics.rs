@@ -427,6 +427,11 @@ impl RouteMetrics {
         self.prevented[how as usize].inc();
     }
 
+    /// Makes series for reasons beyond those that every route has, so that they exist before their first refusal.
+    pub fn may_refuse(&self, reason: &'static str) {
+        _ = self.refused.with_label_values(&[&*self.name.0, reason]);
+    }
+
     /// A request was refused: a problem's code, or a framing reason.
     pub fn refused(&self, reason: &'static str) {
         self.refused.with_label_values(&[&*self.name.0, reason]).inc();

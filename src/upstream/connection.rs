@@ -31,6 +31,9 @@ use crate::clock;
 
 /// Bytes of an answer's head.
 const HEAD_BYTES_MAX: u32 = 64 << 10;
+/// What hyper may hold of an answer that its client does not take yet: for a head, and no more than twice that. Its own
+/// default is 408 KiB, which some hundreds of slow clients would make it reach on every connection.
+const BUFFER_MAX: usize = 2 * HEAD_BYTES_MAX as usize;
 /// How often an HTTP/2 connection with open streams is asked whether it lives, and how long it may think.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,6 +70,7 @@ impl Exclusive {
         let slot = Arc::clone(wire.socket().slot());
         let (sender, connection) = http1::Builder::new()
             .max_header_size(HEAD_BYTES_MAX as usize)
+            .max_buf_size(BUFFER_MAX)
             .handshake(TokioIo::new(Screened::new(wire)))
             .await?;
         let driver = drive(connection.with_upgrades(), home.clone());

@@ -110,7 +110,8 @@ impl Evidence {
                 written.handed += *taken as u64;
                 written.stalled = *taken < length;
             }
-            Poll::Ready(Err(_)) => {}
+            // What was to be written is not written, and never will be.
+            Poll::Ready(Err(_)) => written.stalled = true,
         }
         result
     }

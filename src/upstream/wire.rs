@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -91,24 +91,61 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// A [`Wire`] that shows hyper's HTTP/1.1 only answers that are trusted.
+/// A [`Wire`] that shows hyper's HTTP/1.1 only answers that are trusted, and those first of all.
+///
+/// An upstream that answers before it has read the request, and closes, resets the connection. hyper would take the
+/// failed write for the end of the exchange, although the answer is there to be read. So a write that fails waits until
+/// there is nothing more to read. (HTTP/2 has no need of it: a stream is reset there, not the connection.)
 #[derive(Debug)]
 pub(super) struct Screened {
     wire: Wire,
     screen: Screen,
+    /// Nothing more is to be read.
+    read_out: bool,
+    /// Who has a write that failed.
+    unwritten: Option<Waker>,
 }
 
 impl Screened {
     pub(super) fn new(wire: Wire) -> Self {
-        Self { wire, screen: Screen::default() }
+        Self { wire, screen: Screen::default(), read_out: false, unwritten: None }
     }
+
+    /// A write's result, as far as it may be told.
+    fn written<T>(&mut self, result: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &result
+            && is_closed(error)
+            && !self.read_out
+        {
+            self.unwritten = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        result
+    }
+
+    fn end_reading(&mut self) {
+        self.read_out = true;
+        if let Some(waker) = self.unwritten.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Whether the other side will take no more, and so says no more than it has said: then the reading ends by itself.
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
 }
 
 impl AsyncRead for Screened {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { wire, screen } = &mut *self;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut *wire).poll_read(cx, buf))?;
+        let read = ready!(Pin::new(&mut self.wire).poll_read(cx, buf));
+        if read.is_err() || buf.filled().len() == before {
+            self.end_reading();
+            read?;
+        }
+        let Self { wire, screen, .. } = &mut *self;
         if wire.socket().evidence().take_answer_due() {
             screen.expect_answer();
         }
@@ -119,7 +156,8 @@ impl AsyncRead for Screened {
 
 impl AsyncWrite for Screened {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write(cx, buf)
+        let result = Pin::new(&mut self.wire).poll_write(cx, buf);
+        self.written(result, cx)
     }
 
     fn poll_write_vectored(
@@ -127,7 +165,8 @@ impl AsyncWrite for Screened {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write_vectored(cx, bufs)
+        let result = Pin::new(&mut self.wire).poll_write_vectored(cx, bufs);
+        self.written(result, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -135,7 +174,8 @@ impl AsyncWrite for Screened {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_flush(cx)
+        let result = Pin::new(&mut self.wire).poll_flush(cx);
+        self.written(result, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -57,6 +57,12 @@ cases! {
     a_misspelt_policy_key_under_server: table("[server]\nretentoin = \"24h\"");
     a_key_like_no_other: table("[log]\ncolour = true");
     a_key_of_a_route_in_defaults: policy("path = \"/\"");
+    two_routes_as_tables: format!("{BASE}[routes]\nname = \"r\"\npath = \"/\"\n[routes]\nname = \"s\"\npath = \"/s\"\n");
+    a_table_named_like_a_key_of_a_route: "[defaults]\nscope = \"shared\"\n[upstream.api]\nurl = \"http://a\"\n";
+    routes_in_the_singular: format!("{BASE}[[route]]\nname = \"r\"\npath = \"/\"\n");
+    a_parameter_as_others_write_it: route("path = \"/users/:id\"");
+    a_wildcard_as_others_write_it: route("path = \"/users/*\"");
+    a_colon_and_a_star_that_are_meant: route("path = \"/users:all/%3Aid/%2A\"");
     routes_as_one_table: format!("{BASE}[routes]\nname = \"r\"\npath = \"/\"\n");
     an_upstream_without_a_name: "[defaults]\nscope = \"shared\"\n[upstreams]\nurl = \"http://127.0.0.1:9000\"\n";
     a_table_that_is_none: "server = \"0.0.0.0:8080\"\n";
@@ -153,6 +159,7 @@ cases! {
     localhost_is_a_name: table("[server]\nlisten = \"localhost:8080\"");
     a_socket_without_a_path: table("[server]\nlisten = \"unix:\"");
     the_admin_on_the_data_port: table("[server]\nlisten = \"0.0.0.0:9464\"\n[admin]\nlisten = \"127.0.0.1:9464\"");
+    a_proxy_protocol_of_nobody: table("[server]\nproxy_protocol = true");
     a_network_that_is_none: table("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]");
     tls_without_a_certificate: table("[server]\ntls = { client_ca = \"ca.crt\" }");
 

@@ -21,6 +21,9 @@ fn with(doc: &KeyDoc, value: &str) -> String {
     let route = format!("{BASE}[[routes]]\nname = \"r\"\npath = \"/\"\n{payments}");
     match table {
         Table::Top => format!("{line}\n{BASE}"),
+        Table::Server if *key == "proxy_protocol" => {
+            format!("[server]\n{line}\ntrusted_proxies = [\"10.0.0.0/8\"]\n{BASE}")
+        }
         Table::Server => format!("[server]\n{line}\n{BASE}"),
         Table::ServerTls if *key == "client_ca" => {
             format!("[server]\ntls = {{ cert = \"a\", key = \"b\", {line} }}\n{BASE}")

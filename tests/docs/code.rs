@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use oncegate::{
-    config::{Kind, reference},
-    rule::{Outcome, problem::Problem},
-};
+use oncegate::rule::{Outcome, problem::Problem};
 
 use super::{page::Page, tables::families};
 
@@ -88,40 +85,6 @@ fn every_outcome_is_explained() {
     for label in Outcome::LABELS.iter().filter(|label| !["passed", "failed"].contains(label)) {
         assert!(page.text.contains(&format!("| `{label}")), "Idempotency-Status: {label} is not in {}", page.name);
     }
-}
-
-#[test]
-fn the_schema_has_every_key_and_its_default() {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_oncegate")).arg("schema").output().unwrap();
-    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let mut found = Vec::new();
-    properties(&schema, &mut found);
-    for doc in reference() {
-        let mut of_key = found.iter().filter(|(key, _)| *key == doc.key).peekable();
-        assert!(of_key.peek().is_some(), "the schema has no {}", doc.key);
-        let has_table = matches!(doc.kind, Kind::Table(_) | Kind::Named(_) | Kind::Tables(_));
-        if let (Some(default), false) = (doc.default, has_table) {
-            let is_so = |property: &serde_json::Value| {
-                property.get("default").is_some_and(|value| {
-                    let toml: toml::Table = format!("x = {default}").parse().unwrap();
-                    serde_json::to_value(&toml["x"]).unwrap() == *value
-                })
-            };
-            assert!(of_key.any(|(_, property)| is_so(property)), "{} = {default} is not in the schema", doc.key);
-        }
-    }
-}
-
-fn properties<'a>(schema: &'a serde_json::Value, found: &mut Vec<(&'a str, &'a serde_json::Value)>) {
-    let members = schema.as_object().into_iter().flatten();
-    for (name, value) in members {
-        if name == "properties" {
-            let keys = value.as_object().into_iter().flatten();
-            found.extend(keys.map(|(key, property)| (key.as_str(), property)));
-        }
-        properties(value, found);
-    }
-    schema.as_array().into_iter().flatten().for_each(|value| properties(value, found));
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {

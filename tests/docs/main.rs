@@ -14,7 +14,10 @@ mod commands;
 mod configs;
 mod links;
 mod page;
+mod scene;
+mod schema;
 mod tables;
+mod tools;
 
 #[path = "../../examples/api/rest.rs"]
 mod rest;

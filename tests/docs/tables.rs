@@ -11,7 +11,7 @@ use oncegate::{
         Policy, RouteName,
         problem::{Executed, Problem, Retry},
     },
-    server::Reason,
+    server::{Reason, TurnedAway},
     telemetry::metrics::{Metrics, Readings},
 };
 
@@ -238,6 +238,15 @@ fn the_table_of_refusals_is_that_of_the_code() {
         writeln!(text, "| `{}` | {} | {} |", reason.as_str(), refusal.status.as_u16(), refusal.detail).unwrap();
     }
     Page::read("docs/http.md").generated("refusals", &text);
+}
+
+#[test]
+fn the_table_of_connections_turned_away_is_that_of_the_code() {
+    let mut text = String::from("| reason | what happened | what becomes of the connection |\n| --- | --- | --- |\n");
+    for why in TurnedAway::ALL {
+        writeln!(text, "| `{}` | {} | {} |", why.as_str(), why.detail(), why.answer()).unwrap();
+    }
+    Page::read("docs/http.md").generated("turned away", &text);
 }
 
 /// The anchor that a heading gets.

@@ -68,8 +68,9 @@ async fn an_exchange_under_way_settles_in_a_store_that_filled_up_meanwhile() {
 #[tokio::test]
 async fn with_allow_eviction_the_longest_settled_are_forgotten_and_unknown_ones_never() {
     let upstream = Upstream::start().await;
+    // The held request outlasts the filling, however slow the machine.
     let config = Config::new(&upstream).memory("max_bytes = \"1MiB\"").store("allow_eviction = true");
-    let proxy = Proxy::start(config).await;
+    let proxy = Proxy::start(config.policy("response_timeout = \"80s\"\noutcome_timeout = \"80s\"")).await;
     upstream.next(Script::reset());
     proxy.charge("unknown").send().await.refused(502, "outcome-unknown");
     upstream.next(Script::hold());

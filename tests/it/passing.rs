@@ -1,6 +1,7 @@
 //! What is not guarded passes, unchanged and streaming.
 
 use super::harness::*;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 // contract: R-3
 // contract: P-7
@@ -124,6 +125,37 @@ async fn a_slow_reader_holds_the_upstream_back() {
     pass(500).await;
     let grown = proxy.resident_bytes().saturating_sub(before);
     assert!(grown < 16 << 20, "{grown} bytes more while the client does not read");
+}
+
+// contract: P-7
+#[tokio::test]
+async fn answers_that_nobody_reads_take_little_memory_each() {
+    const READERS: usize = 100;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                _ = stream.read(&mut [0; 4096]).await;
+                let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
+                let mut written = stream.write_all(head).await;
+                while written.is_ok() {
+                    written = stream.write_all(&[b'x'; 1 << 20]).await;
+                }
+            });
+        }
+    });
+    let proxy = Proxy::start(Config::at(&url)).await;
+    let before = proxy.resident_bytes();
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let mut connection = proxy.get("/big").begin().await;
+        assert_eq!(soon(connection.head()).await.unwrap().status, 200);
+        readers.push(connection);
+    }
+    pass(1000).await;
+    let each = proxy.resident_bytes().saturating_sub(before) / READERS as u64;
+    assert!(each < 640 << 10, "{each} bytes for each client that does not read");
 }
 
 #[tokio::test]

@@ -204,3 +204,24 @@ async fn a_hundred_thousand_keys_stay_within_the_budget() {
 async fn a_million_keys_stay_within_the_budget() {
     memory_is_bounded(1_000_000, 64).await;
 }
+
+#[tokio::test]
+async fn connections_that_grow_old_cut_no_charge() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::start(Config::new(&upstream).server("max_connection_age = \"100ms\"")).await;
+    let (mut ended, mut charges) = (0, 0);
+    while ended < 5 {
+        let mut connection = proxy.connect().await;
+        loop {
+            let reply = connection.exchange(proxy.charge(format!("k{charges}")).bytes()).await;
+            reply.was(200, "executed");
+            charges += 1;
+            if reply.field("connection") == Some("close") {
+                break;
+            }
+        }
+        assert!(connection.is_closed().await);
+        ended += 1;
+    }
+    assert_eq!(upstream.executions(), charges);
+}

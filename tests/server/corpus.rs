@@ -3,95 +3,13 @@
 //! Each is shown to the guard in every split and sent to a server. A guard that lets through what hyper then refuses
 //! shows up here too: the answer would not be the handler's.
 
-use std::{fmt, fs, path::Path};
-
 use oncegate::server::guard::{Fed, Guard, Refused};
 
+use self::reader::{Verdict, corpus};
 use crate::harness::{Server, eventually};
 
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Pass(usize),
-    Refuse(String, usize),
-    Break(String, usize),
-    Wait(usize),
-}
-
-struct Payload {
-    line: String,
-    verdict: Verdict,
-    bytes: Vec<u8>,
-}
-
-impl fmt::Display for Payload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.line.fmt(f)
-    }
-}
-
-fn corpus() -> Vec<Payload> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
-    let mut payloads = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "txt") {
-            let text = fs::read_to_string(path).unwrap();
-            payloads.extend(text.lines().filter(|line| !line.starts_with('#')).map(parse));
-        }
-    }
-    assert!(payloads.len() >= 400, "only {} payloads", payloads.len());
-    payloads
-}
-
-fn parse(line: &str) -> Payload {
-    let (verdict, bytes) = line.split_once(" | ").unwrap_or_else(|| panic!("no verdict: {line}"));
-    let words: Vec<_> = verdict.split(' ').collect();
-    let verdict = match words[..] {
-        ["pass", count] => Verdict::Pass(count.parse().unwrap()),
-        ["wait", count] => Verdict::Wait(count.parse().unwrap()),
-        ["refuse", reason, "after", count] => Verdict::Refuse(reason.to_owned(), count.parse().unwrap()),
-        ["break", reason, "after", count] => Verdict::Break(reason.to_owned(), count.parse().unwrap()),
-        _ => panic!("no such verdict: {line}"),
-    };
-    Payload { line: line.to_owned(), verdict, bytes: unescaped(bytes) }
-}
-
-fn unescaped(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        rest = &rest[first.len_utf8()..];
-        match first {
-            '\\' => {
-                let (escape, length) = match rest.as_bytes()[0] {
-                    b'r' => (b'\r', 1),
-                    b'n' => (b'\n', 1),
-                    b't' => (b'\t', 1),
-                    b'0' => (0, 1),
-                    b'\\' => (b'\\', 1),
-                    b'"' => (b'"', 1),
-                    b'x' => (u8::from_str_radix(&rest[1..3], 16).unwrap(), 3),
-                    other => panic!("no such escape: {}", char::from(other)),
-                };
-                bytes.push(escape);
-                rest = &rest[length..];
-            }
-            '{' if repetition(rest).is_some() => {
-                let (count, repeated, length) = repetition(rest).unwrap();
-                bytes.extend(unescaped(repeated).repeat(count));
-                rest = &rest[length..];
-            }
-            _ => bytes.extend(first.to_string().as_bytes()),
-        }
-    }
-    bytes
-}
-
-fn repetition(text: &str) -> Option<(usize, &str, usize)> {
-    let (inner, _) = text.split_once('}')?;
-    let (count, repeated) = inner.split_once('*')?;
-    Some((count.parse().ok()?, repeated, inner.len() + 1))
-}
+#[path = "../corpus/reader.rs"]
+mod reader;
 
 /// What the guard says of pieces, and what it let on.
 fn guarded<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Verdict, Vec<u8>) {

@@ -2,7 +2,7 @@
 
 use std::{io::Write, thread::sleep, time::Duration};
 
-use oncegate::server::Limits;
+use oncegate::server::{Limits, TurnedAway};
 
 use crate::harness::{Server, eventually, limits, now};
 
@@ -39,9 +39,23 @@ fn what_a_client_goes_on_sending_after_an_early_answer_does_not_reset_the_connec
     eventually("the end of the connection", || server.connections.open() == 0);
 }
 
+// contract: R-7
+#[test]
+fn a_client_that_sends_a_whole_upload_before_it_reads_finds_its_early_answer() {
+    let server = Server::start();
+    let upload = vec![b'x'; 64 << 20]; // More than the system's buffers take.
+    for _ in 0..3 {
+        let mut client = server.client();
+        client.send(format!("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", upload.len()));
+        client.stream.write_all(&upload).expect("all of it is taken");
+        assert_eq!(client.answer().unwrap().0, 413);
+        assert_eq!(client.read_to_end().unwrap(), "");
+    }
+}
+
 #[test]
 fn an_endless_body_that_nobody_reads_is_not_read_for_ever() {
-    let server = Server::start();
+    let server = Server::with(Limits { linger_timeout: Duration::from_millis(300), ..limits() });
     let mut client = server.client();
     client.send("POST /early HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.stream.set_nonblocking(true).unwrap();
@@ -96,6 +110,57 @@ fn a_connection_too_many_is_answered_503_and_closed() {
     eventually("room", || server.connections.open() == 1);
     let mut fourth = server.client();
     assert_eq!(fourth.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").answer().unwrap().0, 200);
+}
+
+#[test]
+fn a_connection_too_many_of_one_client_is_answered_503_and_closed() {
+    let limits = Limits { max_connections_per_address: Some(2), ..limits() };
+    let server = Server::with(limits.clone());
+    let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let [mut first, mut second] = [server.client(), server.client()];
+    for client in [&mut first, &mut second] {
+        client.send(request).answer().unwrap();
+    }
+    let mut third = server.client();
+    let (status, head, body) = third.send(request).answer().unwrap();
+    assert_eq!(status, 503);
+    assert!(head.contains("retry-after: 1") && body.contains("\"executed\":\"no\""), "{head}{body}");
+    assert_eq!(third.read_to_end().unwrap(), "");
+    assert_eq!(server.turned_away(), [TurnedAway::MaxConnectionsPerAddress]);
+    let mut neighbour = server.client_from([127, 0, 0, 2]);
+    assert_eq!(neighbour.send(request).answer().unwrap().0, 200);
+
+    drop(first);
+    eventually("room", || server.connections.open() == 2);
+    assert_eq!(server.client().send(request).answer().unwrap().0, 200);
+
+    // A proxy before us is nobody's client.
+    let server = Server::with(Limits { trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()], ..limits });
+    let mut many: Vec<_> = (0..5).map(|_| server.client()).collect();
+    assert!(many.iter_mut().all(|client| client.send(request).answer().unwrap().0 == 200));
+}
+
+#[test]
+fn clients_behind_a_proxy_are_counted_by_the_address_that_it_names() {
+    let server = Server::with(Limits {
+        max_connections_per_address: Some(1),
+        proxy_protocol: true,
+        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        ..limits()
+    });
+    let named = |address: &str| {
+        let mut client = server.client();
+        client.send(format!("PROXY TCP6 {address} ::1 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let status = client.answer().unwrap().0;
+        (client, status)
+    };
+    let (first, status) = named("2001:db8::1");
+    assert_eq!(status, 200);
+    assert_eq!(named("2001:db8::2").1, 503, "a neighbour in the same network");
+    assert_eq!(named("2001:db8:1::1").1, 200);
+    drop(first);
+    eventually("room", || server.connections.open() == 0);
+    assert_eq!(named("2001:db8::2").1, 200);
 }
 
 // contract: R-23

@@ -4,7 +4,7 @@ use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     thread,
@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use oncegate::{
     config::settled::Address,
-    server::{self, Connection, Connections, Handler, Limits, Listener, Refusal, Shared, Tls},
+    server::{self, Connection, Connections, Handler, Limits, Listener, Refusal, Shared, Tls, TurnedAway},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +49,12 @@ impl Server {
         (Self::launch((listener, address), limits(), None), client)
     }
 
+    /// A server on a Unix socket, which clients reach by its path alone.
+    pub(crate) fn on_unix(path: &std::path::Path, limits: Limits) -> Self {
+        let listener = Listener::bind(&Address::Unix(path.to_owned())).unwrap();
+        Self::launch((listener, ([0, 0, 0, 0], 0).into()), limits, None)
+    }
+
     pub(crate) fn with_tls(limits: Limits, tls: Arc<Tls>) -> Self {
         Self::launch(bind(), limits, Some(tls))
     }
@@ -73,6 +79,14 @@ impl Server {
         connect(self.address)
     }
 
+    /// A client at that address of this machine.
+    pub(crate) fn client_from(&self, address: [u8; 4]) -> Client {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
+        socket.connect(&self.address.into()).unwrap();
+        Client { stream: socket.into() }
+    }
+
     /// How many requests the handler saw.
     pub(crate) fn handled(&self) -> usize {
         self.echo.seen.handled.load(SeqCst)
@@ -86,6 +100,11 @@ impl Server {
     /// How many requests' handling was given up.
     pub(crate) fn dropped(&self) -> usize {
         self.echo.seen.dropped.load(SeqCst)
+    }
+
+    /// Why connections were turned away.
+    pub(crate) fn turned_away(&self) -> Vec<TurnedAway> {
+        self.echo.seen.turned_away.lock().unwrap().clone()
     }
 
     pub(crate) fn stop(&self) {
@@ -143,10 +162,15 @@ pub(crate) fn limits() -> Limits {
     let long = Duration::from_secs(60);
     Limits {
         max_connections: 10_000,
+        max_connections_per_address: None,
         max_head: 32 * 1024,
         header_timeout: long,
         idle_timeout: long,
+        linger_timeout: long,
+        max_connection_age: None,
         write_timeout: long,
+        proxy_protocol: false,
+        trusted_proxies: Vec::new(),
     }
 }
 
@@ -162,6 +186,7 @@ struct Seen {
     handled: AtomicUsize,
     refused: AtomicUsize,
     dropped: AtomicUsize,
+    turned_away: Mutex<Vec<TurnedAway>>,
 }
 
 /// Counts a handler's future that did not come to its end.
@@ -189,6 +214,10 @@ impl Handler for Echo {
     async fn refuse(&self, refusal: Refusal, _: Arc<Connection>) -> Response<Full<Bytes>> {
         self.seen.refused.fetch_add(1, SeqCst);
         text(refusal.status.as_u16(), refusal.reason.as_str().to_owned())
+    }
+
+    fn turned_away(&self, why: TurnedAway) {
+        self.seen.turned_away.lock().unwrap().push(why);
     }
 }
 

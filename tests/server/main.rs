@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod age;
 mod corpus;
 mod deadlines;
 #[cfg(target_os = "linux")]
@@ -10,5 +11,6 @@ mod endings;
 mod framing;
 mod harness;
 mod http2;
+mod proxy_protocol;
 mod tls;
 mod tunnels;

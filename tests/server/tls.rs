@@ -15,14 +15,14 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::harness::{Server, limits};
 
 /// An authority that signs certificates into a directory.
-struct Authority {
+pub(crate) struct Authority {
     directory: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -45,14 +45,14 @@ impl Authority {
     }
 
     /// Writes a certificate for `localhost` and its key.
-    fn issue(&self) -> (CertificateDer<'static>, ServerTls) {
+    pub(crate) fn issue(&self) -> (CertificateDer<'static>, ServerTls) {
         let (der, pem, key) = self.sign(vec![SanType::DnsName("localhost".try_into().unwrap())]);
         std::fs::write(self.path("tls.crt"), pem).unwrap();
         std::fs::write(self.path("tls.key"), key.serialize_pem()).unwrap();
         (der, ServerTls { cert: self.path("tls.crt"), key: self.path("tls.key"), client_ca: None })
     }
 
-    fn client(&self, protocols: &[&str], names: Option<Vec<SanType>>) -> ClientConfig {
+    pub(crate) fn client(&self, protocols: &[&str], names: Option<Vec<SanType>>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -69,6 +69,14 @@ impl Authority {
         };
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         config
+    }
+
+    pub(crate) async fn connect(
+        &self,
+        stream: tokio::net::TcpStream,
+        config: ClientConfig,
+    ) -> std::io::Result<TlsStream<tokio::net::TcpStream>> {
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
     }
 }
 
@@ -108,6 +116,26 @@ async fn http2_is_agreed_on_by_alpn() {
     let mut body = sender.send_request(request, true).unwrap().0.await.unwrap().into_body();
     let said = body.data().await.unwrap().unwrap();
     assert!(String::from_utf8_lossy(&said).contains("tls: true, tls_subject: None, http2: true"), "{said:?}");
+}
+
+#[tokio::test]
+async fn the_strongest_cipher_suite_is_chosen_whatever_a_client_prefers() {
+    let authority = Authority::new();
+    let server = Server::with_tls(limits(), Arc::new(Tls::load(&authority.issue().1).unwrap()));
+    let strongest = [
+        (&rustls::version::TLS13, rustls::CipherSuite::TLS13_AES_256_GCM_SHA384),
+        (&rustls::version::TLS12, rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
+    ];
+    for (version, expected) in strongest {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.cipher_suites.reverse();
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.certificate.clone()).unwrap();
+        let builder =
+            ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[version]).unwrap();
+        let client = connect(&server, builder.with_root_certificates(roots).with_no_client_auth()).await.unwrap();
+        assert_eq!(client.get_ref().1.negotiated_cipher_suite().unwrap().suite(), expected);
+    }
 }
 
 #[tokio::test]

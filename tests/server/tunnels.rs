@@ -1,6 +1,10 @@
 //! Connections that carry another protocol from some point on.
 
-use std::{io::Read, thread::sleep, time::Duration};
+use std::{
+    io::{Read, Write},
+    thread::sleep,
+    time::Duration,
+};
 
 use oncegate::server::Limits;
 
@@ -24,6 +28,18 @@ fn a_tunnel_carries_any_bytes_and_meets_no_deadline_of_http() {
     }
     assert_eq!(server.connections.open(), 1, "a tunnel is a connection");
     drop(client);
+    eventually("its end", || server.connections.open() == 0);
+}
+
+#[test]
+fn a_tunnel_whose_client_takes_nothing_is_ended() {
+    let patience = Duration::from_millis(300);
+    let server = Server::with(Limits { write_timeout: patience, ..limits() });
+    let mut client = server.client();
+    assert_eq!(client.send(UPGRADE).answer().unwrap().0, 101);
+    // Until neither side's buffers take more of what is echoed, and then no longer.
+    client.stream.set_write_timeout(Some(patience / 3)).unwrap();
+    while client.stream.write(&[b'x'; 65_536]).is_ok() {}
     eventually("its end", || server.connections.open() == 0);
 }
 

@@ -31,6 +31,22 @@ pub(crate) trait Subject: Sized + Send + Sync + 'static {
 
     /// Lets the store's clock run on.
     fn advance(&self, time: Duration) -> impl Future<Output = ()> + Send;
+
+    /// How exactly the store's clock can be told: the time that passes by itself meanwhile.
+    const TICK: Duration = Duration::from_millis(1);
+
+    /// How soon after a change those who wait for it must be woken.
+    const SOON: Duration = Duration::from_millis(1);
+
+    /// The figures of now; a store that reckons them from time to time does so.
+    fn figures(&self) -> impl Future<Output = Figures> + Send {
+        async { self.store().figures() }
+    }
+
+    /// Whether two times are the same, as exactly as can be told.
+    fn is(time: Duration, expected: Duration) -> bool {
+        time.abs_diff(expected) < Self::TICK
+    }
 }
 
 pub(crate) struct Memory(Arc<MemoryStore>);

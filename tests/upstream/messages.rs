@@ -60,12 +60,20 @@ impl http_body::Body for Unsized {
 #[tokio::test]
 async fn each_body_has_the_framing_that_fits() {
     let streamed = || RequestBody::stream(Unsized(Some(Bytes::from_static(b"abc"))));
-    let requests = vec![get(), post(), request(Method::POST, RequestBody::empty()), request(Method::POST, streamed())];
+    let requests = vec![
+        get(),
+        post(),
+        request(Method::POST, RequestBody::empty()),
+        request(Method::POST, streamed()),
+        // Rare, but spoken by some search engines' clients: a GET whose content is chunked.
+        request(Method::GET, streamed()),
+    ];
     let seen = seen(requests).await;
     assert_eq!(seen[0], "GET /v1/charges?a=b HTTP/1.1\r\nhost: api.example.com\r\n\r\n");
     assert!(seen[1].contains("content-length: 8\r\n") && seen[1].ends_with("\r\n\r\namount=1"), "{}", seen[1]);
     assert!(seen[2].contains("content-length: 0\r\n"), "{}", seen[2]);
     assert!(seen[3].contains("transfer-encoding: chunked\r\n"), "{}", seen[3]);
+    assert!(seen[4].contains("transfer-encoding: chunked\r\n") && seen[4].contains("abc"), "{}", seen[4]);
 }
 
 #[tokio::test]
@@ -87,6 +95,50 @@ async fn an_answer_that_came_early_leaves_a_connection_that_is_not_used_again() 
         tokio::time::timeout(at_once, until(|| upstreams.get(0).connections() == 0)).await.expect("it closes at once");
     }
     assert_eq!(script.connections(), 2);
+}
+
+// contract: R-11
+#[tokio::test]
+async fn an_early_answer_is_read_although_the_connection_is_reset_after_it() {
+    for plan in [PASSED, GUARDED] {
+        let (go_on, rest) = mpsc::channel(1);
+        let script = Script::start(move |mut peer: Peer| {
+            let go_on = go_on.clone();
+            async move {
+                // Closing over what is left of the head is a reset.
+                peer.stream.read_exact(&mut [0; 16]).await.unwrap();
+                peer.answer("HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\nno").await;
+                drop(peer);
+                // In one step with it, so that the connection is written to before it is seen to be readable.
+                go_on.try_send(Bytes::from_static(b"more")).unwrap();
+            }
+        })
+        .await;
+        let upstreams = upstream(script.port);
+        let response =
+            upstreams.get(0).send(request(Method::POST, RequestBody::stream(Rest(rest))), plan).await.unwrap();
+        assert_eq!(response.status(), 413);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no");
+        until(|| upstreams.get(0).connections() == 0).await;
+    }
+}
+
+/// A body that goes on when it is told to, and never ends.
+struct Rest(mpsc::Receiver<Bytes>);
+
+impl http_body::Body for Rest {
+    type Data = Bytes;
+    type Error = oncegate::body::BodyError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        match self.0.poll_recv(cx) {
+            std::task::Poll::Ready(Some(bytes)) => std::task::Poll::Ready(Some(Ok(http_body::Frame::data(bytes)))),
+            std::task::Poll::Ready(None) | std::task::Poll::Pending => std::task::Poll::Pending,
+        }
+    }
 }
 
 /// A body that never goes on.

@@ -1,12 +1,23 @@
 //! Reuse, the limit, the queue, two workers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use oncegate::upstream::{Plan, SendError, Unsent, Upstreams};
-use tokio::sync::Notify;
+use bytes::Bytes;
+use http::Method;
+use oncegate::{
+    body::RequestBody,
+    upstream::{Plan, SendError, Unsent, Upstreams},
+};
+use tokio::sync::{Notify, mpsc};
 
 use crate::script::{
-    GUARDED, OK, PASSED, Peer, Script, exchange, post, settings, until, upstream, upstream_with, url, whole,
+    GUARDED, OK, PASSED, Peer, Script, exchange, get, post, request, settings, until, upstream, upstream_with, url,
+    whole,
 };
 
 #[tokio::test]
@@ -110,6 +121,63 @@ async fn without_a_free_connection_nothing_is_sent() {
     let error = upstreams.get(0).send(post(), GUARDED).await.unwrap_err();
     assert!(matches!(error, SendError::NeverSent(Unsent::QueueTimeout)), "{error:?}");
     assert_eq!(script.requests(), 1);
+}
+
+#[tokio::test]
+async fn bodies_that_drip_leave_connections_to_requests_that_are_here_whole() {
+    let script = Script::start(Peer::serve).await;
+    let upstreams = Arc::new(upstream_with(script.port, |settings| {
+        settings.max_connections = 4;
+        settings.queue_timeout = Duration::from_millis(100);
+    }));
+    let begin = |body: mpsc::Receiver<Bytes>| {
+        let upstreams = Arc::clone(&upstreams);
+        let request = request(Method::POST, RequestBody::stream(Dripped(body)));
+        tokio::spawn(async move { exchange(upstreams.get(0), request, PASSED).await })
+    };
+    let (feeds, bodies): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::channel(1)).unzip();
+    let dripping: Vec<_> = bodies.into_iter().map(begin).collect();
+    for feed in &feeds {
+        feed.send(Bytes::from_static(b"x")).await.unwrap();
+    }
+    until(|| script.connections() == 3).await;
+
+    let (_feed, one_more) = mpsc::channel(1);
+    let one_more = tokio::time::timeout(Duration::from_secs(5), begin(one_more)).await.expect("it has no place");
+    let refused = one_more.unwrap().unwrap_err();
+    assert!(matches!(refused, SendError::NeverSent(Unsent::QueueTimeout)), "{refused:?}");
+    for _ in 0..5 {
+        exchange(upstreams.get(0), get(), PASSED).await.unwrap();
+        exchange(upstreams.get(0), post(), GUARDED).await.unwrap();
+    }
+    // A body's end, good or bad, gives its place back.
+    drop(feeds);
+    for task in dripping {
+        task.await.unwrap().unwrap();
+    }
+    for _ in 0..10 {
+        let (feed, body) = mpsc::channel(1);
+        feed.send(Bytes::from_static(b"x")).await.unwrap();
+        let task = begin(body);
+        until(|| feed.capacity() == 1).await;
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+    }
+}
+
+/// A body that comes as it is fed.
+struct Dripped(mpsc::Receiver<Bytes>);
+
+impl http_body::Body for Dripped {
+    type Data = Bytes;
+    type Error = oncegate::body::BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(http_body::Frame::data(bytes))))
+    }
 }
 
 #[tokio::test]

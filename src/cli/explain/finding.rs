@@ -260,8 +260,13 @@ fn fingerprint_part(part: &FingerprintPart, request: &Request) -> String {
         FingerprintPart::ContentType => {
             format!("content-type{}", presence(request.headers.contains_key(header::CONTENT_TYPE)))
         }
-        FingerprintPart::Body => format!("body ({} bytes)", request.body.len()),
-        FingerprintPart::JsonBody => format!("json-body ({} bytes)", request.body.len()),
+        FingerprintPart::Body => format!("body ({})", bytes(request.body.len())),
+        FingerprintPart::JsonBody => format!("json-body ({})", bytes(request.body.len())),
         FingerprintPart::Header(name) => format!("header:{name}{}", presence(request.headers.contains_key(name))),
     }
+}
+
+/// So many bytes, in words.
+pub(super) fn bytes(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "byte" } else { "bytes" })
 }

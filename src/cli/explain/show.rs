@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::finding::{Finding, KeyFound, NO_KEY, Request, Would};
+use super::finding::{Finding, KeyFound, NO_KEY, Request, Would, bytes};
 use crate::{
     config::settled::Route,
     rule::{
@@ -83,7 +83,7 @@ pub(super) fn text(request: &Request, finding: &Finding) -> String {
     };
     line(&mut text, "guarded", &format!("{guarded}{why}"));
     if let Some(KeyFound { source, length }) = key {
-        line(&mut text, "key", &format!("{source}, {length} bytes"));
+        line(&mut text, "key", &format!("{source}, {}", bytes(*length)));
     } else if let (Some(route), Would::Pass(NO_KEY) | Would::Refuse(Problem::KeyMissing, _)) = (route, would) {
         let sources: Vec<_> = route.policy.key.iter().map(looked_at).collect();
         line(&mut text, "key", &format!("none; looked at {}", sources.join(", ")));

@@ -185,12 +185,13 @@ fn resolution(
     };
     let bytes = ask::read(&file)?;
     let response = match status {
-        None => serde_json::from_slice::<Value>(&bytes).map_err(|error| {
+        None => answer(&bytes).map_err(|why| {
             Failure::new(
                 Exit::Usage,
                 format!("{} holds no answer", file.display()),
-                error.to_string(),
-                "give {\"status\": 201, \"headers\": [[\"Content-Type\", \"…\"]], \"body\": \"…\"}, or say --status",
+                why,
+                "give {\"status\": 201, \"headers\": [[\"Content-Type\", \"…\"]], \"body\": \"…\"}; or, where the \
+                 file is the body alone, say --status 201",
             )
         })?,
         Some(status) => {
@@ -204,6 +205,20 @@ fn resolution(
         }
     };
     Ok(json!({ "executed": executed, "response": response }))
+}
+
+/// A whole answer as JSON. A body alone is often JSON too: what it lacks and has tells it apart.
+fn answer(bytes: &[u8]) -> Result<Value, String> {
+    const MEMBERS: [&str; 4] = ["status", "headers", "body", "body_base64"];
+    let answer: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let Some(members) = answer.as_object() else { return Err("it is JSON, but no object".to_owned()) };
+    if let Some(other) = members.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
+        return Err(format!("it has a member {other:?}, which an answer has not"));
+    }
+    if !members.contains_key("status") {
+        return Err("it has no \"status\"".to_owned());
+    }
+    Ok(answer)
 }
 
 fn field(line: &str) -> Result<[&str; 2], Failure> {
@@ -252,7 +267,9 @@ mod tests {
             resolution(true, Some(file.clone()), status, &headers[..usize::from(status.is_some())]).ok()
         };
         assert_eq!(resolved(b"{\"status\": 204}", None), Some(json!({"executed": true, "response": {"status": 204}})));
-        assert_eq!(resolved(b"plain", None), None);
+        for none in [&b"plain"[..], b"{\"id\": 7}", b"{\"body\": \"plain\"}", b"[201]"] {
+            assert_eq!(resolved(none, None), None);
+        }
         let plain = json!({"status": 201, "headers": [["X-A", "1:2"]], "body": "plain"});
         assert_eq!(resolved(b"plain", Some(201)), Some(json!({"executed": true, "response": plain})));
         let binary = json!({"status": 201, "headers": [["X-A", "1:2"]], "body_base64": "/w=="});

@@ -118,7 +118,7 @@ impl Client {
             ),
             StatusCode::FORBIDDEN => (
                 format!("{place} shows no records to anybody"),
-                "set token_file under [admin] there, or listen on a unix: address; then restart it",
+                "do so and restart it; without a file, run it with --admin unix:admin.sock",
             ),
             StatusCode::NOT_FOUND => {
                 ("there is no such record".to_owned(), "look for it with `oncegate records list` or `find`")

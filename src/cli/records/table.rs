@@ -28,7 +28,7 @@ pub(super) fn table(records: &[Value]) -> String {
             text(record, "state"),
             shortened(text(record, "route")),
             span(&record["age_seconds"]),
-            span(&record["expires_in_seconds"]),
+            left(&record["expires_in_seconds"]),
             answer(record),
         );
     }
@@ -46,9 +46,9 @@ pub(super) fn lines(record: &Value) -> String {
     line("route", text(record, "route"));
     line("answer", &meaning(record));
     line("age", &span(&record["age_seconds"]));
-    line("expires", &format!("in {}", span(&record["expires_in_seconds"])));
+    line("expires", &format!("in {}", left(&record["expires_in_seconds"])));
     if !record["lease_left_seconds"].is_null() {
-        line("lease", &format!("{} left", span(&record["lease_left_seconds"])));
+        line("lease", &format!("{} left", left(&record["lease_left_seconds"])));
     }
     line("replays", &record["replays"].to_string());
     line("version", text(record, "version"));
@@ -106,17 +106,27 @@ fn shortened(name: &str) -> Cow<'_, str> {
     name.chars().take(ROUTE - 1).chain(['…']).collect::<String>().into()
 }
 
-/// A time span in one unit, whole, rounded down: `42s`, `17m`, `3h`, `29d`.
+/// A time that has passed, in one unit, whole, rounded down: `42s`, `17m`, `3h`, `29d`.
 fn span(seconds: &Value) -> String {
+    in_one_unit(seconds, |seconds, unit| seconds / unit)
+}
+
+/// A time that is left, rounded to the nearest: of 24 hours that have just begun, 24 are left.
+fn left(seconds: &Value) -> String {
+    in_one_unit(seconds, |seconds, unit| (seconds + unit / 2) / unit)
+}
+
+fn in_one_unit(seconds: &Value, count: impl Fn(u64, u64) -> u64) -> String {
     let Some(seconds) = seconds.as_f64() else { return "-".to_owned() };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "spans of seconds, never negative")]
-    let seconds = seconds as u64;
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7200 => format!("{}m", seconds / 60),
-        7200..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
+    let milliseconds = (seconds * 1000.0) as u64;
+    let (name, unit) = match count(milliseconds, 1000) {
+        0..120 => ("s", 1000),
+        120..7200 => ("m", 60_000),
+        7200..172_800 => ("h", 3_600_000),
+        _ => ("d", 86_400_000),
+    };
+    format!("{}{name}", count(milliseconds, unit))
 }
 
 #[cfg(test)]
@@ -157,6 +167,15 @@ mod tests {
             [(0.9, "0s"), (119.0, "119s"), (120.0, "2m"), (7200.0, "2h"), (172_800.0, "2d"), (2_592_000.0, "30d")];
         for (seconds, text) in told {
             assert_eq!(span(&json!(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_told_to_the_nearest() {
+        let told =
+            [(0.4, "0s"), (14.8, "15s"), (7199.9, "2h"), (86_399.96, "24h"), (172_799.9, "2d"), (2_591_999.0, "30d")];
+        for (seconds, text) in told {
+            assert_eq!(left(&json!(seconds)), text);
         }
     }
 }

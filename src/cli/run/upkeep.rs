@@ -1,9 +1,10 @@
 //! Looks after the store: expiry, lapsed leases, unknown records whose end is near (R-18, R-20, P-5).
 
-use std::{sync::Arc, time::Duration};
+use std::{process, sync::Arc, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::Exit;
 use crate::{
     proxy::Shared,
     store::{Event, Store},
@@ -45,6 +46,14 @@ fn tell<S: Store>(shared: &Shared<S>, event: Event) {
         Event::Wiped => {
             tracing::error!("the store came back empty: earlier requests are forgotten and would run again");
             shared.metrics.wiped();
+        }
+        Event::OtherIdKey => {
+            tracing::error!(
+                "another id key is in use in the store: give all replicas the same store.secret_file, or this one \
+                 another store.redis.prefix"
+            );
+            shared.log.flush();
+            process::exit(Exit::Unavailable as i32);
         }
     }
 }

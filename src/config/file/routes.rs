@@ -8,7 +8,7 @@ use crate::{
     config::{
         diagnostic::Diagnostic,
         policy::{Layer, SCOPE_HELP, guards_something},
-        section::Section,
+        section::{Section, Span},
         settled::{HostPattern, PathPattern, Route, Segment, Server, Store},
         value::{self, Wrong},
     },
@@ -49,6 +49,11 @@ pub(super) fn route<'r, 't>(section: Section<'r, 't>, defaults: &Layer, whole: &
     let id = section.read("id", value::line);
     let host = section.read("host", value::host);
     let path = section.read("path", value::path);
+    if path.as_ref().is_some_and(|path| looks_like_a_pattern_of_others(&path.value)) {
+        let help = "say {id} for one segment and {*rest} for all that follow; where it is meant as it stands, write \
+                    %3A for : and %2A for *";
+        reader.warn(&section.place("path"), "`:` and `*` match nothing but themselves in a path", help);
+    }
     let methods = section.list("methods", value::method);
     let upstream = upstream(&section, whole);
     let layer = defaults.read(&section);
@@ -81,6 +86,12 @@ pub(super) fn route<'r, 't>(section: Section<'r, 't>, defaults: &Layer, whole: &
         policy: layer.settle(),
     });
     ReadRoute { section, route }
+}
+
+/// `/users/:id`, `/files/*`: patterns elsewhere. Here such a route is for one odd path, and what it was meant for
+/// goes past it.
+fn looks_like_a_pattern_of_others(path: &PathPattern) -> bool {
+    path.text.split('/').any(|segment| !segment.starts_with('{') && (segment.starts_with(':') || segment.contains('*')))
 }
 
 /// Whether any request for these methods is guarded.
@@ -130,7 +141,7 @@ fn quoted(names: &[String]) -> String {
 
 /// Names are labels of metrics: each is one route's own.
 pub(super) fn check_names(read: &[ReadRoute<'_, '_>]) {
-    let mut seen: HashMap<&str, ()> = HashMap::new();
+    let mut seen: HashMap<&str, Span> = HashMap::new();
     for (section, route) in read.iter().filter_map(|read| Some((&read.section, read.route.as_ref()?))) {
         let name = &*route.name.0;
         let place = section.place("name");
@@ -138,9 +149,12 @@ pub(super) fn check_names(read: &[ReadRoute<'_, '_>]) {
             let help = "choose another: \"default\" is what requests meet that no route matches";
             section.reader.error(&place, "a route named \"default\"", "", help);
         }
-        if seen.insert(name, ()).is_some() {
+        if let Some(first) = seen.get(name) {
             let help = "give each its own: names are the labels of metrics";
-            section.reader.error(&place, "a second route of this name", "", help);
+            let label = format!("the first is in line {}", section.reader.source.position(first.start).0);
+            section.reader.error(&place, "a second route of this name", &label, help);
+        } else {
+            seen.insert(name, place);
         }
     }
 }
@@ -148,20 +162,24 @@ pub(super) fn check_names(read: &[ReadRoute<'_, '_>]) {
 /// No two routes may match the same host, path and method (contract: section 4).
 pub(super) fn check_duplicates(read: &[ReadRoute<'_, '_>]) {
     let routes: Vec<_> = read.iter().filter_map(|read| Some((&read.section, read.route.as_ref()?))).collect();
-    let mut by_shape: HashMap<(&HostPattern, Vec<Shape<'_>>), Vec<&Route>> = HashMap::new();
+    let mut by_shape: HashMap<Place<'_>, Vec<(&Route, Span)>> = HashMap::new();
     for (section, route) in routes {
         let earlier = by_shape.entry((&route.host, shape(&route.path))).or_default();
-        if let Some(same) = earlier.iter().find(|earlier| share_method(earlier, route)) {
+        let place = section.place("path");
+        if let Some((same, its)) = earlier.iter().find(|(earlier, _)| share_method(earlier, route)) {
             section.reader.error(
-                &section.place("path"),
+                &place,
                 format!("route `{}` matches the same requests as `{}`", route.name, same.name),
-                "",
+                &format!("as in line {}", section.reader.source.position(its.start).0),
                 "tell them apart by host, path or methods, or leave one out",
             );
         }
-        earlier.push(route);
+        earlier.push((route, place));
     }
 }
+
+/// The hosts and paths that a route is for.
+type Place<'a> = (&'a HostPattern, Vec<Shape<'a>>);
 
 /// A segment less its parameter's name, which does not tell routes apart.
 #[derive(PartialEq, Eq, Hash)]

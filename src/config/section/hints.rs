@@ -7,14 +7,16 @@ use crate::config::{
     value::Wrong,
 };
 
-/// What an unknown key may have meant: a word beside it, and the remedy.
-pub(super) fn suggest(key: &str, tables: &[Table], title: &str) -> (String, String) {
+/// What an unknown key may have meant: a word beside it, and the remedy. One that holds a table meant a table.
+pub(super) fn suggest(key: &str, holds_table: bool, tables: &[Table], title: &str) -> (String, String) {
     let here = |table: &Table| tables.contains(table);
+    let is_table = |kind: Kind| matches!(kind, Kind::Table(_) | Kind::Named(_) | Kind::Tables(_));
     let written = key.replace('-', "_").to_lowercase();
     let nearest = |own: bool| {
         reference()
             .iter()
             .filter(|doc| here(&doc.table) == own)
+            .filter(|doc| !holds_table || is_table(doc.kind))
             .map(|doc| (strsim::damerau_levenshtein(&written, doc.key), doc))
             .filter(|(distance, doc)| *distance <= doc.key.len().max(3) / 3)
             .min_by_key(|(distance, _)| *distance)
@@ -142,5 +144,16 @@ pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
+    }
+}
+
+/// Whether a value is a table or a list of tables.
+pub(super) fn holds_table(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Table(_) => true,
+        DeValue::Array(items) => items.iter().any(|item| matches!(item.get_ref(), DeValue::Table(_))),
+        DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
+            false
+        }
     }
 }

@@ -114,9 +114,16 @@ fn size(line: &[u8]) -> Result<u64, Reason> {
     })
 }
 
-/// A trailer field (RFC 9110 s6.5.1): whoever merges it into the header section must not find there what frames, routes or
-/// authorises a request, or names it.
+/// A trailer field's line.
 fn trailer(line: &[u8]) -> Result<(), Reason> {
+    let field = field::parse(line).map_err(|_| Reason::Trailer)?;
+    if may_be_trailer(field.name) { Ok(()) } else { Err(Reason::Trailer) }
+}
+
+/// Whether a field of that name may stand among trailers (RFC 9110 s6.5.1): whoever merges it into the header section must
+/// not find there what frames, routes or authorises a request, or names it.
+#[must_use]
+pub fn may_be_trailer(name: &[u8]) -> bool {
     const NEVER: [&[u8]; 14] = [
         b"content-length",
         b"transfer-encoding",
@@ -133,7 +140,5 @@ fn trailer(line: &[u8]) -> Result<(), Reason> {
         b"cookie",
         b"idempotency-key",
     ];
-    let field = field::parse(line).map_err(|_| Reason::Trailer)?;
-    let forbidden = NEVER.iter().any(|name| field.name.eq_ignore_ascii_case(name));
-    if forbidden { Err(Reason::Trailer) } else { Ok(()) }
+    !NEVER.iter().any(|never| name.eq_ignore_ascii_case(never)) && !field::looks_like_framing(name)
 }

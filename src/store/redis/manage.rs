@@ -1,0 +1,251 @@
+//! What operators ask for: records by state, by route, by the beginning of their id.
+//!
+//! Records in flight or unknown are named by the buckets' indices; all others are found by SCAN over the masters, a
+//! bounded part of it for each page, which never blocks Redis.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{Value, cmd};
+
+use super::{
+    RedisStore,
+    codec::Summary,
+    keys::{self, BUCKETS},
+    server::Server,
+};
+use crate::{
+    rule::{Cell, Record, RecordId, Stored, record::ShortId},
+    store::{Details, Filter, Page, State, StoreError},
+};
+
+/// Buckets whose indices are read at a time.
+const INDICES: u16 = 128;
+/// Keys that one SCAN looks at.
+const SCAN_COUNT: usize = 1000;
+/// SCANs for one page, at most: it may be empty, and have a next one.
+const SCANS_MOST: usize = 50;
+
+/// Where a page ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cursor {
+    /// In the indices from this bucket on, after this id: buckets are in the order of their ids.
+    Index { bucket: u16, after: Option<RecordId> },
+    /// At this server, in this part of its SCAN, after this id.
+    Scan { server: usize, cursor: u64, after: Option<RecordId> },
+}
+
+impl Cursor {
+    fn begin(filter: &Filter) -> Self {
+        match filter.state {
+            Some(State::InFlight | State::Unknown) => Self::Index { bucket: 0, after: None },
+            Some(State::Completed) | None => Self::Scan { server: 0, cursor: 0, after: None },
+        }
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let kind = parts.next()?;
+        let mut number = || parts.next()?.parse::<u64>().ok();
+        let mut cursor = match kind {
+            "i" => {
+                Self::Index { bucket: u16::try_from(number()?).ok().filter(|bucket| *bucket < BUCKETS)?, after: None }
+            }
+            "s" => Self::Scan { server: usize::try_from(number()?).ok()?, cursor: number()?, after: None },
+            _ => return None,
+        };
+        let id = parts.next()?;
+        if !id.is_empty() {
+            *cursor.after() = Some(id.parse().ok()?);
+        }
+        parts.next().is_none().then_some(cursor)
+    }
+
+    fn after(&mut self) -> &mut Option<RecordId> {
+        match self {
+            Self::Index { after, .. } | Self::Scan { after, .. } => after,
+        }
+    }
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let after = match self {
+            Self::Index { bucket, after } => {
+                write!(f, "i.{bucket}.")?;
+                after
+            }
+            Self::Scan { server, cursor, after } => {
+                write!(f, "s.{server}.{cursor}.")?;
+                after
+            }
+        };
+        after.map_or(Ok(()), |id| write!(f, "{id}"))
+    }
+}
+
+impl RedisStore {
+    pub(super) async fn page(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        let mut cursor = match after {
+            None => Cursor::begin(filter),
+            Some(text) => Cursor::read(text)
+                .ok_or_else(|| StoreError::Refused("the cursor is none of this store's".to_owned()))?,
+        };
+        let mut page = Page::default();
+        for _ in 0..SCANS_MOST {
+            let (mut ids, next) = match &cursor {
+                Cursor::Index { bucket, .. } => {
+                    let end = (bucket + INDICES).min(BUCKETS);
+                    let next = (end < BUCKETS).then_some(Cursor::Index { bucket: end, after: None });
+                    (self.indexed(*bucket..end).await?, next)
+                }
+                Cursor::Scan { server, cursor, .. } => {
+                    let servers = self.servers.all();
+                    let Some(asked) = servers.get(*server) else { return Ok(page) };
+                    let (next, ids) = self.scan(asked, *cursor, &self.names.all(), SCAN_COUNT).await?;
+                    let next = match next {
+                        0 if server + 1 < servers.len() => {
+                            Some(Cursor::Scan { server: server + 1, cursor: 0, after: None })
+                        }
+                        0 => None,
+                        next => Some(Cursor::Scan { server: *server, cursor: next, after: None }),
+                    };
+                    (ids, next)
+                }
+            };
+            // One part is walked in the ids' order, so that a page may end within it.
+            ids.sort_unstable();
+            ids.dedup();
+            if let Some(after) = *cursor.after() {
+                ids.retain(|id| *id > after);
+            }
+            for id in self.filtered(filter, ids).await? {
+                if page.records.len() == limit {
+                    page.next = Some(cursor.to_string());
+                    return Ok(page);
+                }
+                if let Some(details) = self.look_leniently(&id).await?
+                    && fits(filter, &details)
+                {
+                    page.records.push((id, details));
+                }
+                *cursor.after() = Some(id);
+            }
+            match next {
+                None => return Ok(page),
+                Some(next) => cursor = next,
+            }
+        }
+        page.next = Some(cursor.to_string());
+        Ok(page)
+    }
+
+    /// Those of these records that fit, as far as their beginnings tell.
+    async fn filtered(&self, filter: &Filter, ids: Vec<RecordId>) -> Result<Vec<RecordId>, StoreError> {
+        let mut fitting = Vec::new();
+        for ids in ids.chunks(SCAN_COUNT) {
+            let peeked = self.peek(ids).await?;
+            let fits = |summary: &Summary, age| {
+                let state = summary.state(age);
+                filter.state.is_none_or(|wanted| wanted == state)
+                    && filter.route.as_ref().is_none_or(|route| *route == summary.route)
+            };
+            fitting.extend(ids.iter().zip(peeked).filter_map(|(id, peeked)| {
+                let peeked = peeked?;
+                let summary = peeked.summary.as_ref().ok()?;
+                fits(summary, peeked.age(summary)).then_some(*id)
+            }));
+        }
+        Ok(fitting)
+    }
+
+    /// A record, or none where it is gone or damaged: one bad value must not hide all others.
+    async fn look_leniently(&self, id: &RecordId) -> Result<Option<Details>, StoreError> {
+        match self.look(id).await {
+            Err(StoreError::Refused(_)) => Ok(None),
+            looked => looked,
+        }
+    }
+
+    pub(super) async fn beginning(&self, short: ShortId) -> Result<Vec<RecordId>, StoreError> {
+        let bucket = keys::bucket(short.0[0], short.0[1]);
+        // What an operator is called for is seldom settled: the index is quick, and SCAN is not.
+        let mut found: Vec<_> =
+            self.indexed(bucket..bucket + 1).await?.into_iter().filter(|id| id.short() == short).collect();
+        if found.is_empty() {
+            let server = self.servers.serving(bucket, self.deadline()).await?;
+            let pattern = self.names.beginning(short);
+            let mut cursor = 0;
+            loop {
+                let (next, ids) = self.scan(&server, cursor, &pattern, 10 * SCAN_COUNT).await?;
+                found.extend(ids);
+                if next == 0 {
+                    break;
+                }
+                cursor = next;
+            }
+            found.sort_unstable();
+            found.dedup();
+        }
+        let mut there = Vec::new();
+        for id in found {
+            if self.look(&id).await?.is_some() {
+                there.push(id);
+            }
+        }
+        Ok(there)
+    }
+
+    async fn scan(
+        &self,
+        server: &Arc<Server>,
+        cursor: u64,
+        pattern: &str,
+        count: usize,
+    ) -> Result<(u64, Vec<RecordId>), StoreError> {
+        let mut command = cmd("SCAN");
+        command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count).arg("TYPE").arg("string");
+        let answer = server.ask(&command, self.deadline()).await?;
+        let odd = || StoreError::Refused("SCAN was answered by something else".to_owned());
+        let Value::Array(parts) = answer else { return Err(odd()) };
+        let Ok([Value::BulkString(next), Value::Array(keys)]) = <[Value; 2]>::try_from(parts) else {
+            return Err(odd());
+        };
+        let next = std::str::from_utf8(&next).ok().and_then(|next| next.parse().ok()).ok_or_else(odd)?;
+        let id = |key: Value| if let Value::BulkString(key) = key { self.names.read(&key) } else { None };
+        Ok((next, keys.into_iter().filter_map(id).collect()))
+    }
+}
+
+fn fits(filter: &Filter, details: &Details) -> bool {
+    filter.state.is_none_or(|state| State::of(&details.cell) == state)
+        && filter.route.as_ref().is_none_or(|route| *route == details.cell.route)
+        && filter.older.is_none_or(|older| since(&details.cell) >= older)
+}
+
+/// The age of the state that a record reads as: a lapsed one is unknown since its lease was over (contract: R-18).
+fn since(cell: &Cell<Stored>) -> Duration {
+    match &cell.record {
+        Record::InFlight { lease, .. } if cell.age >= *lease => cell.age - *lease,
+        Record::InFlight { .. } | Record::Completed { .. } | Record::Unknown { .. } => cell.age,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written_and_no_other_text_is() {
+        let id = Some(RecordId([7; 32]));
+        for cursor in [
+            Cursor::Index { bucket: 3, after: None },
+            Cursor::Index { bucket: 1023, after: id },
+            Cursor::Scan { server: 0, cursor: u64::MAX, after: id },
+        ] {
+            assert_eq!(Cursor::read(&cursor.to_string()), Some(cursor));
+        }
+        for text in ["", "i", "i.1024.", "i.1", "x.1.", "s.1.", "s.1.2.zz", "s.1.2..", "i.-1."] {
+            assert_eq!(Cursor::read(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! Which server keeps which bucket: one server, the master that sentinels name, or the masters of a cluster.
+//!
+//! Read replicas are never asked (contract: S-7).
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use redis::{Cmd, ConnectionInfo, Value, cmd};
+use tokio::time::{sleep, timeout_at};
+
+use super::{
+    dialer::{Dialer, elsewhere},
+    keys::{self, BUCKETS, Names},
+    marks::Marks,
+    script::Step,
+    server::{Server, Terms},
+    trouble::{Remedy, Trouble, told},
+};
+use crate::{
+    clock::{self, Instant},
+    config::settled::{Redis, RedisServers},
+};
+
+/// For one look at who serves what.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks, at least.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// Before a step is sent again to a cluster that is changing.
+const AGAIN: Duration = Duration::from_millis(20);
+/// A step is sent to so many servers at most: each refused it, so it ran nowhere.
+const HOPS: u32 = 8;
+
+/// All servers, and who serves what.
+#[derive(Debug)]
+pub(super) struct Servers {
+    dialer: Dialer,
+    layout: Layout,
+    /// The slot of each bucket.
+    slots: Vec<u16>,
+    map: ArcSwap<Map>,
+    /// When it was last looked up.
+    looking: tokio::sync::Mutex<Option<Instant>>,
+    terms: Arc<Terms>,
+    names: Names,
+    /// Servers once met, by address: their connections outlive a change of the map.
+    met: Mutex<HashMap<String, Arc<Server>>>,
+}
+
+#[derive(Debug)]
+enum Layout {
+    Single,
+    Sentinel { master: String, nodes: Vec<SentinelNode> },
+    Cluster { nodes: Vec<Place> },
+}
+
+/// A [`ConnectionInfo`] that shows no password.
+#[derive(Clone)]
+struct Place(ConnectionInfo);
+
+/// A sentinel: where it may be asked, and what its server is like.
+#[derive(Debug)]
+struct SentinelNode {
+    /// With the servers' credentials, and with none but the URL's own: which of them it wants is not said anywhere.
+    asked: [Place; 2],
+    server: Place,
+}
+
+/// Who serves what, as was last heard.
+#[derive(Debug, Default)]
+struct Map {
+    /// Each server once.
+    servers: Vec<Arc<Server>>,
+    /// The server of each bucket, as an index; `None` where nobody serves it.
+    owners: Vec<Option<usize>>,
+}
+
+impl Servers {
+    /// # Errors
+    ///
+    /// A sentence, when the configuration's URLs or files cannot be used.
+    pub(super) fn new(config: &Redis, names: Names, terms: (bool, Marks)) -> Result<Self, String> {
+        let (allow_eviction, marks) = terms;
+        let must_be_master = match &config.servers {
+            RedisServers::Single(_) | RedisServers::Sentinel { .. } => true,
+            RedisServers::Cluster(_) => false,
+        };
+        let terms = Arc::new(Terms { allow_eviction, must_be_master, marks });
+        let dialer = Dialer::new(config).map_err(|error| format!("a file of [store.redis]: {error}"))?;
+        let place = |url: &String| dialer.place(url).map(Place).map_err(|error| format!("a url: {}", told(&error)));
+        let places = |urls: &[String]| urls.iter().map(place).collect::<Result<Vec<_>, _>>();
+        let (layout, map) = match &config.servers {
+            RedisServers::Single(url) => {
+                let server = Arc::new(Server::new(place(url)?.0, dialer.clone(), Arc::clone(&terms)));
+                server.set_mark(names.mark(0));
+                (Layout::Single, Map::single(server))
+            }
+            RedisServers::Sentinel { master, nodes } => {
+                let sentinel = |url: &String| {
+                    let server = place(url)?;
+                    let alone = Dialer::bare(url).map_err(|error| format!("a url: {}", told(&error)))?;
+                    let asked = [server.0.clone(), alone].map(|place| Place(without_database(place)));
+                    Ok(SentinelNode { asked, server })
+                };
+                let nodes = nodes.iter().map(sentinel).collect::<Result<_, String>>()?;
+                (Layout::Sentinel { master: master.clone(), nodes }, Map::default())
+            }
+            RedisServers::Cluster(nodes) => (Layout::Cluster { nodes: places(nodes)? }, Map::default()),
+        };
+        let (map, looking, met) = (ArcSwap::from_pointee(map), tokio::sync::Mutex::default(), Mutex::default());
+        Ok(Self { dialer, layout, slots: keys::slots(&names), names, map, looking, terms, met })
+    }
+
+    /// How servers are known again.
+    pub(super) fn marks(&self) -> &Marks {
+        &self.terms.marks
+    }
+
+    /// Every server that serves something.
+    pub(super) fn all(&self) -> Vec<Arc<Server>> {
+        self.map.load().servers.clone()
+    }
+
+    /// The buckets that a server serves.
+    pub(super) fn buckets(&self, server: &Arc<Server>) -> Vec<u16> {
+        let map = self.map.load();
+        (0..BUCKETS).filter(|bucket| map.serves(server, *bucket)).collect()
+    }
+
+    /// Whether every bucket is served by somebody who answers.
+    pub(super) fn answer(&self) -> bool {
+        let map = self.map.load();
+        !map.owners.is_empty()
+            && map.owners.iter().all(Option::is_some)
+            && map.servers.iter().all(|server| server.answers())
+    }
+
+    /// The server of a bucket, looked up where it is not known.
+    pub(super) async fn serving(&self, bucket: u16, deadline: Instant) -> Result<Arc<Server>, Trouble> {
+        if let Some(server) = self.map.load().serving(bucket) {
+            return Ok(server);
+        }
+        let looked = timeout_at(deadline, self.look()).await;
+        let why = match looked {
+            Ok(Ok(())) => "nobody serves this record's slot".to_owned(),
+            Ok(Err(why)) => why,
+            Err(_) => "it took too long to find out who serves it".to_owned(),
+        };
+        self.map.load().serving(bucket).ok_or(Trouble::NotSent(why))
+    }
+
+    /// Sends a step to who serves its record, following the servers' directions. Only refusals are sent on: what may
+    /// have run is the caller's to judge, who knows it again by its version.
+    pub(super) async fn step(
+        &self,
+        step: &Step<'_>,
+        replicas: u32,
+        deadline: Instant,
+    ) -> Result<(Value, bool), Trouble> {
+        let mut whole = false;
+        let mut asking: Option<Arc<Server>> = None;
+        let mut last = Trouble::NotSent("the servers of the cluster point at each other".to_owned());
+        for _ in 0..HOPS {
+            let (server, ask) = match asking.take() {
+                Some(server) => (server, true),
+                None => (self.serving(step.keys.bucket, deadline).await?, false),
+            };
+            let sent = async {
+                if step.claims {
+                    server.fit(deadline).await?;
+                }
+                send(&server, step.command(whole), ask, replicas, deadline).await
+            };
+            let trouble = match sent.await {
+                Ok(answer) => return Ok(answer),
+                Err(trouble) => trouble,
+            };
+            match trouble.remedy() {
+                Remedy::SendScript => {
+                    whole = true;
+                    asking = ask.then_some(server);
+                }
+                Remedy::Ask(address) => asking = self.neighbour(&server, &address),
+                Remedy::Moved => self.look_again(deadline).await,
+                Remedy::Again => {
+                    sleep(AGAIN).await;
+                    self.look_again(deadline).await;
+                }
+                Remedy::Elsewhere => {
+                    server.hang_up();
+                    self.look_again(deadline).await;
+                }
+                Remedy::None if matches!(trouble, Trouble::NotSent(_)) && self.moves() => {
+                    sleep(AGAIN).await;
+                    self.look_again(deadline).await;
+                }
+                Remedy::None => return Err(trouble),
+            }
+            last = trouble;
+            if clock::now() >= deadline {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    /// Whether another server may take over.
+    pub(super) fn moves(&self) -> bool {
+        match self.layout {
+            Layout::Single => false,
+            Layout::Sentinel { .. } | Layout::Cluster { .. } => true,
+        }
+    }
+
+    async fn look_again(&self, deadline: Instant) {
+        if let Ok(Err(error)) = timeout_at(deadline, self.look()).await {
+            tracing::debug!(error, "the servers of the store are not known");
+        }
+    }
+
+    /// Finds out anew who serves what. Of many who ask at once, one looks.
+    ///
+    /// # Errors
+    ///
+    /// Why nobody could be asked; what was known stays.
+    pub(super) async fn look(&self) -> Result<(), String> {
+        let mut looked = self.looking.lock().await;
+        if looked.is_some_and(|at| clock::now() < at + LOOK_PAUSE) {
+            return Ok(());
+        }
+        let map = match &self.layout {
+            Layout::Single => return Ok(()),
+            Layout::Sentinel { master, nodes } => self.ask_sentinels(master, nodes).await,
+            Layout::Cluster { nodes } => self.ask_cluster(nodes).await,
+        };
+        *looked = Some(clock::now());
+        let map = map?;
+        for server in &map.servers {
+            if let Some(first) = (0..BUCKETS).find(|bucket| map.serves(server, *bucket)) {
+                server.set_mark(self.names.mark(first));
+            }
+        }
+        let known = self.map.load();
+        if *known.addresses() != *map.addresses() {
+            tracing::info!(servers = ?map.addresses(), "the store's servers");
+        }
+        self.map.store(Arc::new(map));
+        Ok(())
+    }
+
+    async fn ask_sentinels(&self, master: &str, nodes: &[SentinelNode]) -> Result<Map, String> {
+        let mut why = "no sentinel is named".to_owned();
+        let question = cmd("SENTINEL").arg("get-master-addr-by-name").arg(master).to_owned();
+        for (SentinelNode { asked, server }, by) in nodes.iter().flat_map(|node| [(node, 0), (node, 1)]) {
+            let Place(asked) = &asked[by];
+            let said = match self.question(asked, &question).await {
+                Ok(Value::Nil) => format!("knows no master {master:?}"),
+                Ok(answer) => match redis::from_redis_value::<(String, u16)>(answer) {
+                    Ok((host, port)) => return Ok(Map::single(self.server(&elsewhere(&server.0, &host, port)))),
+                    Err(error) => error.to_string(),
+                },
+                Err(error) => error,
+            };
+            why = format!("{} {said}", asked.addr());
+        }
+        Err(format!("no sentinel names the master: {why}"))
+    }
+
+    async fn ask_cluster(&self, nodes: &[Place]) -> Result<Map, String> {
+        let mut why = "no node is named".to_owned();
+        let known = self.all();
+        let question = cmd("CLUSTER").arg("SLOTS").to_owned();
+        for node in known.iter().map(|server| &server.place).chain(nodes.iter().map(|Place(node)| node)) {
+            match self.question(node, &question).await {
+                Ok(answer) => match ranges(answer) {
+                    Some(ranges) => return Ok(self.map_of(node, &ranges)),
+                    None => why = format!("{}: CLUSTER SLOTS was answered by something else", node.addr()),
+                },
+                Err(error) => why = format!("{}: {error}", node.addr()),
+            }
+        }
+        Err(format!("no node tells of the cluster: {why}"))
+    }
+
+    fn map_of(&self, asked: &ConnectionInfo, ranges: &[Range]) -> Map {
+        let mut map = Map { servers: Vec::new(), owners: vec![None; usize::from(BUCKETS)] };
+        for range in ranges {
+            let place = match &range.host {
+                Some(host) => elsewhere(asked, host, range.port),
+                None => asked.clone(),
+            };
+            let server = self.server(&place);
+            let index = map.servers.iter().position(|known| Arc::ptr_eq(known, &server)).unwrap_or_else(|| {
+                map.servers.push(server);
+                map.servers.len() - 1
+            });
+            for (owner, slot) in map.owners.iter_mut().zip(&self.slots) {
+                if (range.first..=range.last).contains(slot) {
+                    *owner = Some(index);
+                }
+            }
+        }
+        map
+    }
+
+    /// The server that another one names as `HOST:PORT`; `:PORT` is on the same host.
+    fn neighbour(&self, server: &Arc<Server>, address: &str) -> Option<Arc<Server>> {
+        let (host, port) = address.rsplit_once(':')?;
+        let own = server.address();
+        let host = if host.is_empty() { own.rsplit_once(':')?.0 } else { host };
+        Some(self.server(&elsewhere(&server.place, host, port.parse().ok()?)))
+    }
+
+    fn server(&self, place: &ConnectionInfo) -> Arc<Server> {
+        let mut met = self.met.lock().expect("nothing panics under the lock");
+        let new = || Arc::new(Server::new(place.clone(), self.dialer.clone(), Arc::clone(&self.terms)));
+        Arc::clone(met.entry(place.addr().to_string()).or_insert_with(new))
+    }
+
+    /// Asks a sentinel or a node one question, on a connection for that alone: rare, and never to wait behind others.
+    async fn question(&self, node: &ConnectionInfo, question: &Cmd) -> Result<Value, String> {
+        let asked = async {
+            let mut connection = self.dialer.dial(node).await?;
+            connection.send_packed_command(question).await?.extract_error()
+        };
+        match tokio::time::timeout(LOOK_TIMEOUT, asked).await {
+            Ok(answer) => answer.map_err(|error| told(&error)),
+            Err(_) => Err("no answer in time".to_owned()),
+        }
+    }
+}
+
+impl Map {
+    fn single(server: Arc<Server>) -> Self {
+        Self { servers: vec![server], owners: vec![Some(0); usize::from(BUCKETS)] }
+    }
+
+    fn serves(&self, server: &Arc<Server>, bucket: u16) -> bool {
+        let owner = self.owners.get(usize::from(bucket)).copied().flatten();
+        owner.is_some_and(|owner| Arc::ptr_eq(&self.servers[owner], server))
+    }
+
+    fn serving(&self, bucket: u16) -> Option<Arc<Server>> {
+        let owner = (*self.owners.get(usize::from(bucket))?)?;
+        Some(Arc::clone(&self.servers[owner]))
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        self.servers.iter().map(|server| server.address()).collect()
+    }
+}
+
+/// Sentinels know no databases.
+fn without_database(place: ConnectionInfo) -> ConnectionInfo {
+    let settings = place.redis_settings().clone().set_db(0);
+    place.set_redis_settings(settings)
+}
+
+/// Sends a step's command to one server. With `replicas`, says also whether so many of them have it (contract: S-2).
+async fn send(
+    server: &Arc<Server>,
+    command: Cmd,
+    asking: bool,
+    replicas: u32,
+    deadline: Instant,
+) -> Result<(Value, bool), Trouble> {
+    if !asking && replicas == 0 {
+        return Ok((server.ask(&command, deadline).await?, true));
+    }
+    let mut commands = redis::pipe();
+    if asking {
+        commands.cmd("ASKING");
+    }
+    commands.add_command(command);
+    if replicas > 0 {
+        let left = deadline.saturating_duration_since(clock::now()).as_millis();
+        // The server gives up before the caller does, so that its count arrives.
+        commands.cmd("WAIT").arg(replicas).arg(u64::try_from(left * 4 / 5).unwrap_or(1).max(1));
+    }
+    let answers = if replicas > 0 {
+        server.ask_alone(&commands, deadline).await?
+    } else {
+        server.ask_all(&commands, deadline).await?
+    };
+    let mut answers = answers.into_iter().skip(usize::from(asking));
+    let odd = || Trouble::Doubt("the server answered fewer commands than it was sent".to_owned());
+    let step = answers.next().ok_or_else(odd)?.extract_error().map_err(Trouble::of)?;
+    if replicas == 0 {
+        return Ok((step, true));
+    }
+    let acknowledged = answers.next().ok_or_else(odd)?;
+    Ok((step, matches!(acknowledged, Value::Int(count) if count >= i64::from(replicas))))
+}
+
+/// Slots from first to last, and their master; no host: the one that was asked.
+struct Range {
+    first: u16,
+    last: u16,
+    host: Option<String>,
+    port: u16,
+}
+
+/// Reads `CLUSTER SLOTS`.
+fn ranges(answer: Value) -> Option<Vec<Range>> {
+    let Value::Array(ranges) = answer else { return None };
+    let range = |range: Value| {
+        let Value::Array(parts) = range else { return None };
+        let mut parts = parts.into_iter();
+        let (first, last) = (number(&parts.next()?)?, number(&parts.next()?)?);
+        let Value::Array(master) = parts.next()? else { return None };
+        // A node that does not know its own host tells of none.
+        let host =
+            if let Value::BulkString(host) = master.first()? { String::from_utf8(host.clone()).ok() } else { None };
+        let host = host.filter(|host| !host.is_empty() && host != "?");
+        Some(Range { first, last, host, port: number(master.get(1)?)? })
+    };
+    ranges.into_iter().map(range).collect()
+}
+
+fn number(value: &Value) -> Option<u16> {
+    if let Value::Int(number) = value { u16::try_from(*number).ok() } else { None }
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.addr().fmt(f)
+    }
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dialer(..)")
+    }
+}
