@@ -22,8 +22,10 @@ pub(crate) enum Kind {
     ProcessFrozen,
     /// Processes end by SIGTERM, one by one, and others take their places.
     ProcessesReplaced,
-    /// Redis is killed and comes back with its append-only file.
+    /// Redis is killed and comes back with its append-only file, which it syncs with every write.
     RedisKilled,
+    /// The same, synced every second: nothing is lost but what was still to be written.
+    RedisKilledEverysec,
     /// Redis stands still for 5 s.
     RedisFrozen,
     /// Redis is at `maxmemory`.
@@ -71,7 +73,7 @@ impl Kind {
         Duration::from_secs(match self {
             Self::Alone | Self::Quiet | Self::ScriptsFlushed | Self::RedisFlushed | Self::RedisFull => 2,
             Self::ProcessKilled | Self::ProcessesReplaced | Self::NetworkCuts | Self::ClusterResharded => 3,
-            Self::RedisKilled => 4,
+            Self::RedisKilled | Self::RedisKilledEverysec => 4,
             Self::ProcessFrozen => 5,
             Self::MasterKilled
             | Self::MasterKilledLagging
@@ -84,17 +86,19 @@ impl Kind {
     }
 }
 
-/// Makes the trouble of the world's kind within about that time, and ends it.
-pub(crate) fn strike(world: &World, mut luck: Luck, time: Duration) {
+/// Makes the trouble of the world's kind within about that time, and ends it; returns how often.
+pub(crate) fn strike(world: &World, mut luck: Luck, time: Duration) -> usize {
     let until = world.log.now() + time.mul_f64(0.7);
     sleep(time.mul_f64(0.2));
+    let mut times = 0;
     loop {
+        times += 1;
         let left = until.saturating_sub(world.log.now());
         once(world, &mut luck, left);
         // Trouble that takes long comes again only where there is time for it.
         sleep(luck.millis(200..500));
         if world.log.now() + world.kind.load_min().mul_f64(0.7) > until {
-            break;
+            return times;
         }
     }
 }
@@ -113,6 +117,9 @@ fn once(world: &World, luck: &mut Luck, left: Duration) {
             }
         }
         Kind::RedisKilled => kill(world, single(world), luck.millis(100..1500)),
+        Kind::RedisKilledEverysec => {
+            world.log.during(Trouble::StoreForgot, || kill(world, single(world), luck.millis(100..1500)));
+        }
         Kind::RedisFrozen => {
             let redis = single(world);
             world.log.during(Trouble::StoreAway, || {

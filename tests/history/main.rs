@@ -66,6 +66,7 @@ rounds! {
     a_frozen_process: ProcessFrozen
     processes_replaced_one_by_one: ProcessesReplaced
     a_killed_redis: RedisKilled
+    a_killed_redis_that_syncs_every_second: RedisKilledEverysec
     a_frozen_redis: RedisFrozen
     a_full_redis: RedisFull
     a_flushed_redis: RedisFlushed

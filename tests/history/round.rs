@@ -70,19 +70,17 @@ async fn round(kind: Kind, seed: u64, load: Duration) {
         clients.spawn(work(world.clone(), luck, until, horizon.clone()));
     }
     let striking = world.clone();
-    let strike = tokio::task::spawn_blocking(move || {
-        fault::strike(&striking, Luck::of(seed, &["fault"]), load);
-    });
+    let strike = tokio::task::spawn_blocking(move || fault::strike(&striking, Luck::of(seed, &["fault"]), load));
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
     }
-    strike.await.unwrap();
+    let strikes = strike.await.unwrap();
     world.upstream.calm_down();
     await_serving(&world).await;
     ask_all(&world, seed).await;
     let history = world.log.history();
     let verdict = history.check();
-    eprintln!("{}", report(&world, seed, &history, &verdict));
+    eprintln!("{}", report(&world, (seed, strikes), &history, &verdict));
     judge(&world, &history, &verdict).await;
 }
 
@@ -184,7 +182,7 @@ async fn ask_all(world: &Arc<World>, seed: u64) {
 // === the verdict ===
 
 /// What a round saw.
-fn report(world: &World, seed: u64, history: &History, verdict: &Verdict) -> String {
+fn report(world: &World, (seed, strikes): (u64, usize), history: &History, verdict: &Verdict) -> String {
     let count = |of: fn(Fate) -> bool| history.executions.iter().filter(|execution| of(execution.fate)).count();
     let mut told: BTreeMap<String, usize> = BTreeMap::new();
     for call in &history.calls {
@@ -200,7 +198,7 @@ fn report(world: &World, seed: u64, history: &History, verdict: &Verdict) -> Str
     let mut text = String::new();
     writeln!(
         text,
-        "round {:?}, seed {seed}, {:.0?}: {} records, {} calls, {} executions ({} released, {} lost, {} unsure)",
+        "round {:?}, seed {seed}, {:.0?}, {strikes} strikes: {} records, {} calls, {} executions ({} released, {} lost, {} unsure)",
         world.kind,
         world.log.now(),
         verdict.records,

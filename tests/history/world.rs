@@ -45,6 +45,7 @@ impl Deployment {
             | Kind::RedisFlushed
             | Kind::ScriptsFlushed => Self::Single(Single::start(options())),
             Kind::RedisKilled => Self::Single(Single::start(options().append_only("always"))),
+            Kind::RedisKilledEverysec => Self::Single(Single::start(options().append_only("everysec"))),
             Kind::NetworkCuts => {
                 let redis = Single::start(options());
                 let relay = Relay::before(redis.address()).await;
