@@ -1,0 +1,114 @@
+//! What stands in Redis, and what becomes of it when others lay hands on it.
+
+use super::{charge, shared};
+use crate::harness::{Proxy, Script};
+
+// contract: S-6
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_is_no_record_is_never_replayed_and_its_request_never_run_again() {
+    let shared = shared!();
+    let proxy = shared.proxy().await;
+    charge(&proxy, "k").send().await.was(200, "executed");
+    let key = shared.records().remove(0);
+    let ways: [&[&str]; 6] = [
+        &["SET", &key, "a stranger's value, longer than a version"],
+        &["SET", &key, ""],
+        &["SETRANGE", &key, "30", "X"],
+        &["APPEND", &key, "X"],
+        &["PERSIST", &key],
+        &["SET", &key, "short"],
+    ];
+    for way in ways {
+        let copy = format!("{key}-copy");
+        shared.cli(&["COPY", &key, &copy]);
+        shared.cli(way);
+        charge(&proxy, "k").send().await.refused(503, "store-unavailable");
+        shared.cli(&["COPY", &copy, &key, "REPLACE"]);
+        shared.cli(&["DEL", &copy]);
+        charge(&proxy, "k").send().await.was(200, "replayed");
+    }
+    shared.cli(&["DEL", &key]);
+    shared.cli(&["LPUSH", &key, "another type"]);
+    charge(&proxy, "k").send().await.refused(503, "store-unavailable");
+    assert_eq!(shared.upstream.executions(), 1);
+}
+
+// contract: S-6
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_of_a_newer_format_is_refused_and_said() {
+    let shared = shared!();
+    let proxy = shared.proxy().await;
+    charge(&proxy, "k").send().await.was(200, "executed");
+    // The format stands after the version and the replays.
+    shared.cli(&["SETRANGE", &shared.records()[0], "20", "\x02"]);
+    charge(&proxy, "k").send().await.refused(503, "store-unavailable");
+    proxy.says(&["ERROR", "newer Oncegate"]).await;
+    assert_eq!(shared.upstream.executions(), 1);
+}
+
+// contract: S-6, P-3
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_moved_to_another_record_is_not_that_records() {
+    let shared = shared!();
+    let proxy = shared.proxy().await;
+    charge(&proxy, "a").send().await.was(200, "executed");
+    let first = shared.records().remove(0);
+    charge(&proxy, "b").auth("bob").send().await.was(200, "executed");
+    let second = shared.records().into_iter().find(|key| *key != first).unwrap();
+    shared.cli(&["COPY", &first, &second, "REPLACE"]);
+    charge(&proxy, "b").auth("bob").send().await.refused(503, "store-unavailable");
+    charge(&proxy, "a").send().await.was(200, "replayed");
+}
+
+// contract: S-5
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_server_takes_outcomes_and_no_claims() {
+    let shared = shared!();
+    let proxy = shared.proxy().await;
+    charge(&proxy, "before").send().await.was(200, "executed");
+    shared.upstream.next(Script::token().then_hold());
+    let under_way = charge(&proxy, "under way").spawn();
+    shared.upstream.saw(2).await;
+    shared.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let refused = charge(&proxy, "new").send().await;
+    refused.refused(503, "store-full");
+    assert_eq!(refused.field("Retry-After"), Some("30"));
+    charge(&proxy, "before").send().await.was(200, "replayed");
+    shared.upstream.release();
+    under_way.await.unwrap().was(200, "executed");
+    charge(&proxy, "under way").send().await.was(200, "replayed");
+    shared.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    charge(&proxy, "new").send().await.was(200, "executed");
+    assert_eq!(shared.upstream.executions(), 3);
+}
+
+// contract: S-1
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_forgot_the_script_is_told_it_again() {
+    let shared = shared!();
+    let proxy = shared.proxy().await;
+    for round in 0..3 {
+        charge(&proxy, &format!("k{round}")).send().await.was(200, "executed");
+        shared.cli(&["SCRIPT", "FLUSH"]);
+        charge(&proxy, &format!("k{round}")).send().await.was(200, "replayed");
+        shared.cli(&["SCRIPT", "FLUSH"]);
+    }
+}
+
+// contract: S-1, P-1
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_replays_and_settlements_are_one_script_call_each() {
+    let shared = shared!();
+    let proxy = Proxy::start(shared.config().store("lease = \"60s\"")).await;
+    charge(&proxy, "warm").send().await.was(200, "executed");
+    let calls = || {
+        let stats = shared.cli(&["INFO", "commandstats"]);
+        let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap().to_owned();
+        line.split("calls=").nth(1).unwrap().split(',').next().unwrap().parse::<u64>().unwrap()
+    };
+    let before = calls();
+    charge(&proxy, "k").send().await.was(200, "executed");
+    assert_eq!(calls() - before, 2, "a claim and a settlement");
+    charge(&proxy, "k").send().await.was(200, "replayed");
+    assert!(calls() - before <= 4, "a replay, and its count at some time");
+}
