@@ -61,22 +61,33 @@ macro_rules! rounds {
 
 rounds! {
     one_process_alone: Alone
+    // contract: P-1, P-2, P-3
     nothing_goes_wrong: Quiet
+    // contract: P-4, P-5
     a_killed_process: ProcessKilled
+    // contract: R-18
     a_frozen_process: ProcessFrozen
+    // contract: R-23
     processes_replaced_one_by_one: ProcessesReplaced
+    // contract: S-8, R-8, R-14
     a_killed_redis: RedisKilled
     a_killed_redis_that_syncs_every_second: RedisKilledEverysec
     a_frozen_redis: RedisFrozen
+    // contract: S-5
     a_full_redis: RedisFull
+    // contract: S-4
     a_flushed_redis: RedisFlushed
+    // contract: S-1
     flushed_scripts: ScriptsFlushed
+    // contract
     a_network_that_cuts: NetworkCuts
+    // contract: S-2, S-9
     a_killed_master: MasterKilled
     a_killed_master_whose_replicas_lag: MasterKilledLagging
     a_frozen_master: MasterFrozen
     a_failover_that_nobody_acknowledged: FailoverUnacknowledged
     a_failover_that_nobody_acknowledged_while_replicas_lag: FailoverUnacknowledgedLagging
+    // contract: S-2, S-7
     a_killed_master_of_a_cluster: ClusterMasterKilled
     a_cluster_whose_slots_move: ClusterResharded
 }
