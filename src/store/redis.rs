@@ -63,7 +63,7 @@ pub struct RedisOptions<'a> {
 }
 
 /// Between two looks for lapsed leases, where nothing else is wanted: they are found within 60 s (contract: R-18).
-pub const CENSUS: Duration = Duration::from_secs(15);
+pub const CENSUS: Duration = Duration::from_secs(5);
 
 /// Keeps the records in Redis.
 #[derive(Debug)]
@@ -255,7 +255,8 @@ impl Store for RedisStore {
         let next = next.filter(|next| !next.keep.is_zero());
         let value = next.as_ref().map(|next| self.codec.encode(id, version, next)).unwrap_or_default();
         let (open, acknowledged) = match next.as_ref().map(|next| &next.record) {
-            Some(Record::InFlight { .. }) => (true, expect == Expect::Absent),
+            // A claim anew of an unknown record cannot be told from a renewal: both are waited for.
+            Some(Record::InFlight { .. }) => (true, true),
             Some(Record::Unknown { .. }) => (true, false),
             Some(Record::Completed { .. }) => (false, true),
             None => (false, false),

@@ -31,8 +31,11 @@ mod problems;
 mod process;
 mod proxied;
 mod proxying;
+mod redis;
 mod reload;
 mod routing;
+#[path = "../support/redis.rs"]
+mod servers;
 mod smuggling;
 mod stored;
 mod storm;

@@ -83,7 +83,7 @@ async fn waiters_at_three_replicas_get_the_one_answer_and_ask_seldom() {
     let shared = shared!();
     let config = || shared.config().policy("max_waiters = 1000").store("lease = \"60s\"").descriptors(4096);
     let proxies = [Proxy::start(config()).await, Proxy::start(config()).await, Proxy::start(config()).await];
-    shared.upstream.next(Script::token().then_hold());
+    shared.upstream.next(Script::hold());
     let owner = charge(&proxies[0], "k").spawn();
     shared.upstream.saw(1).await;
     let waiting: Vec<_> = (0..300).map(|number| charge(&proxies[number % 3], "k").spawn()).collect();
@@ -178,8 +178,9 @@ async fn a_dump_of_a_sealed_store_shows_no_key_no_caller_and_no_body() {
         .table("[store.redis]", "encrypt = true");
     let proxy = Proxy::start(config).await;
     shared.upstream.next(Script::answer(200).field("X-Secret", "vault-of-fields").body("vault-of-bodies"));
-    charge(&proxy, "vault-of-keys").auth("vault-of-callers").send().await.was(200, "executed");
-    charge(&proxy, "vault-of-keys").auth("vault-of-callers").send().await.was(200, "replayed");
+    let vault = proxy.post("/v1/charges").auth("vault-of-callers").key("vault-of-keys");
+    vault.send().await.was(200, "executed");
+    vault.send().await.was(200, "replayed");
     shared.cli(&["CONFIG", "SET", "rdbcompression", "no"]);
     shared.cli(&["SAVE"]);
     let dump = std::fs::read(shared.redis.directory().join("dump.rdb")).unwrap();
@@ -211,9 +212,9 @@ async fn operators_see_the_same_records_at_every_replica() {
     };
     assert_eq!(ids(one.records("").await).len(), 4);
     assert_eq!(ids(one.records("").await), ids(other.records("").await));
-    assert_eq!(other.records("?state=unknown").await.len(), 1);
-    assert_eq!(other.records("?state=completed").await.len(), 3);
-    let short = &ids(other.records("?state=completed").await)[0][..16];
+    assert_eq!(other.records("state=unknown").await.len(), 1);
+    assert_eq!(other.records("state=completed").await.len(), 3);
+    let short = &ids(other.records("state=completed").await)[0][..16];
     let found = other.admin("GET", &format!("/records/{short}")).send().await;
     assert_eq!(found.status, 200, "{found:?}");
     // One replica looks after the store and leaves its figures for the others.

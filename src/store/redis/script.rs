@@ -36,6 +36,11 @@ pub(super) static MARK: LazyLock<Script> = LazyLock::new(|| Script::new(include_
 pub(super) static COUNT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("count.lua").to_owned()));
 
 impl Script {
+    /// Tells a server the script.
+    pub(super) fn load(&self) -> Cmd {
+        cmd("SCRIPT").arg("LOAD").arg(&self.text).to_owned()
+    }
+
     /// The command, by the script's digest or (`whole`) with its text, on so many keys that follow.
     pub(super) fn command(&self, whole: bool, keys: u8) -> Cmd {
         let mut command = if whole { cmd("EVAL") } else { cmd("EVALSHA") };

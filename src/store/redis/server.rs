@@ -23,6 +23,7 @@ use super::{
     dialer::{CONNECT_TIMEOUT, Dialer},
     facts::Facts,
     marks::Marks,
+    script::{ALWAYS, CLAIM},
     trouble::{Trouble, told},
 };
 use crate::clock::{self, Instant};
@@ -369,7 +370,11 @@ impl Server {
         let too_long = || not_sent("took too long to connect to".to_owned());
         let connected = timeout_at(deadline, self.dialer.dial(&self.place)).await.map_err(|_| too_long())?;
         let mut connection = connected.map_err(|error| not_sent(told(&error)))?;
-        let (questions, mark) = self.questions();
+        let (mut questions, mark) = self.questions();
+        // What a server does not know it is told again by the step itself, which costs a trip, and a wait for replicas.
+        for script in [&CLAIM, &ALWAYS] {
+            questions.add_command(script.load());
+        }
         let count = questions.len();
         let answers = timeout_at(deadline, connection.send_packed_commands(&questions, 0, count)).await;
         let answers = answers.map_err(|_| too_long())?.map_err(|error| not_sent(told(&error)))?;
