@@ -78,6 +78,16 @@ struct Slot {
     failed: ArcSwap<Option<Failed>>,
 }
 
+/// Somebody makes a slot's connection. However that ends, a runtime's end included, the next one may try.
+struct Dialing<'a>(&'a Slot);
+
+impl Drop for Dialing<'_> {
+    fn drop(&mut self) {
+        self.0.dialing.store(false, Ordering::Release);
+        self.0.dialed.notify_waiters();
+    }
+}
+
 struct Failed {
     at: Instant,
     why: Trouble,
@@ -258,6 +268,8 @@ impl Server {
         let master = facts.master;
         self.facts.store(Some(Arc::new(facts)));
         if self.terms.must_be_master && !master {
+            // Its old connections would still read (contract: S-7).
+            self.hang_up();
             return Err(Trouble::NotSent(format!("{} is a replica: it takes no writes", self.address())));
         }
         Ok(())
@@ -349,6 +361,7 @@ impl Server {
 
     async fn fill(self: Arc<Self>, index: usize) {
         let slot = &self.links[index];
+        let _dialing = Dialing(slot);
         match self.connect().await {
             Ok(connection) => {
                 slot.failed.store(Arc::new(None));
@@ -359,8 +372,6 @@ impl Server {
                 slot.failed.store(Arc::new(Some(Failed { at: clock::now(), why })));
             }
         }
-        slot.dialing.store(false, Ordering::Release);
-        slot.dialed.notify_waiters();
     }
 
     /// A new connection to a server that has said what it is (contract: S-3). Nothing that fails here was a step.

@@ -113,3 +113,12 @@ async fn claims_replays_and_settlements_are_one_script_call_each() {
     charge(&proxy, "k").send().await.was(200, "replayed");
     assert!(calls() - before <= 4, "a replay, and its count at some time");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_behind_tls_serves_a_user_with_a_password() {
+    let shared = shared!(crate::servers::Options::new().tls().user("oncegate", "pa55", "~oncegate:* +@all"));
+    let proxy = shared.proxy().await;
+    charge(&proxy, "k").send().await.was(200, "executed");
+    charge(&proxy, "k").send().await.was(200, "replayed");
+    assert!(!proxy.said().contains("pa55"));
+}
