@@ -30,6 +30,7 @@ mod problems;
 mod process;
 mod proxied;
 mod proxying;
+mod redis_acl;
 mod reload;
 mod routing;
 mod smuggling;

@@ -20,6 +20,9 @@ const PROBE_MS: u64 = 10_000;
 /// A key drawn at random lies on a given master of a cluster with at least this many tries' luck.
 const PROBE_TRIES: u8 = 100;
 const SUBJECT: &str = "redis";
+/// What the store needs to be allowed, as `docs/redis.md` has it.
+const COMMANDS: &str = "+eval +evalsha +get +set +getrange +setrange +del +pttl +pexpire +zadd +zrem +zrange +scan \
+                        +dbsize +info +wait +select +asking +cluster|slots";
 
 /// Examines every server of `[store.redis]`.
 pub(super) async fn examine(store: &Store, redis: &Redis, report: &mut Report) {
@@ -236,7 +239,9 @@ impl<'a> Doctor<'a> {
                     let _: RedisResult<i64> = cmd("DEL").arg(&key).query_async(master).await;
                     break Ok(took);
                 }
-                Ok(read) => break Err((format!("wrote {token} and read {read}"), "find what else writes to it")),
+                Ok(read) => {
+                    break Err((format!("wrote {token} and read {read}"), "find what else writes to it".to_owned()));
+                }
                 // The slot is another master's: draw another key.
                 Err(error) if error.redirect_node().is_some() && tries < PROBE_TRIES => {}
                 Err(error) => break Err((told(&error), remedy(&error))),
@@ -398,17 +403,18 @@ fn told(error: &RedisError) -> String {
     }
 }
 
-fn remedy(error: &RedisError) -> &'static str {
-    match (error.kind(), error.code()) {
+fn remedy(error: &RedisError) -> String {
+    let remedy = match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
             "set store.redis.username and password_file"
         }
-        (_, Some("NOPERM")) => "let this user run EVAL, EVALSHA, SET, GET, DEL and TIME on keys of the prefix",
+        (_, Some("NOPERM")) => return format!("ACL SETUSER … {COMMANDS}, on keys of the prefix"),
         (_, Some("READONLY")) => "name its master, or use sentinel",
         (_, Some("OOM")) => "raise its maxmemory: new claims are refused until then",
         (_, Some("LOADING")) => "wait until it has read its data",
         (_, Some("MISCONF")) => "free its disk: it refuses writes",
         _ if error.is_timeout() => "see why it is slow, or raise store.redis.timeout",
         _ => "start it, or mend the url",
-    }
+    };
+    remedy.to_owned()
 }
