@@ -14,6 +14,9 @@ use servers::{Cluster, Options, Sentinel, Server, Single, is_installed};
 /// What this test cannot bring about: the others' turn to be prolonged, a slot on its way.
 const NOT_BROUGHT_ABOUT: [&str; 2] = ["pexpire", "asking"];
 
+/// What `oncegate doctor` asks for besides, as `docs/redis.md` has it.
+const FOR_DOCTOR: [&str; 4] = ["+time", "+config|get", "+cluster|info", "+cluster|nodes"];
+
 /// What stands after the password in the documentation's `ACL SETUSER`.
 fn rules() -> String {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md")).unwrap();
@@ -79,6 +82,13 @@ async fn a_day(upstream: &Upstream, config: &Config, servers: &[&Server], databa
     }
     for server in servers {
         assert_eq!(server.cli(&["ACL", "LOG"]), "", "{}", rules());
+        server.cli(&[&["ACL", "SETUSER", "oncegate"][..], &FOR_DOCTOR].concat());
+    }
+    let doctor = tokio::process::Command::new(binary()).arg("doctor").arg(second.file()).output();
+    let said = String::from_utf8(soon(doctor).await.unwrap().stdout).unwrap();
+    assert!(said.contains("writes and reads") && !said.contains("round trip failed"), "{said}");
+    for server in servers {
+        assert_eq!(server.cli(&["ACL", "LOG"]), "", "{said}");
     }
 }
 
