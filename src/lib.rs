@@ -17,7 +17,7 @@
 //! | module | is |
 //! | --- | --- |
 //! | [`rule`] | the pure core: method table, key, identity, fingerprint, admit and settle, problems, outcomes |
-//! | [`store`] | the contract of a store; the memory store; wrappers that measure and that fail on demand |
+//! | [`store`] | the contract of a store; records in memory, or in Redis; wrappers that measure and that fail on demand |
 //! | [`desk`] | claim, wait, renew, settle: all of the concurrency around a record |
 //! | [`upstream`] | pools of connections; decides, from counted bytes, whether a request was sent |
 //! | [`proxy`] | the path of a request: find its route, classify, pass or guard; the detached exchange |

@@ -1,7 +1,8 @@
 //! What every store promises. A store knows no states: it keeps versioned cells and offers one atomic step.
 //!
 //! The rule that decides what is written is in [`crate::rule`]; a store compares versions, nothing else. See [`Store`]
-//! for which errors are permissible in which direction.
+//! for which errors are permissible in which direction. [`memory`] keeps the cells in this process, [`redis`] where all
+//! replicas see them.
 
 pub mod faulty;
 pub mod measured;

@@ -104,17 +104,48 @@ fn probes_ask_for_what_there_is() {
 #[test]
 fn records_in_memory_are_in_one_process() {
     for manifest in manifests() {
-        assert!(matches!(manifest.config().store.kind, StoreKind::Memory { .. }), "{}", manifest.name);
+        match manifest.config().store.kind {
+            StoreKind::Memory { .. } => {}
+            StoreKind::Redis(_) => continue,
+        }
         assert_eq!(manifest.all("replicas"), ["1"], "{}", manifest.name);
         assert!(manifest.text.contains("strategy:\n    type: Recreate\n"), "{}", manifest.name);
     }
 }
 
 #[test]
+fn the_gateways_replicas_share_their_records_and_differ_in_nothing_else() {
+    let gateway = Manifest::read("deploy/gateway.yaml");
+    let (_, shared) = gateway.text.split_once("  name: oncegate-redis\n").unwrap();
+    let shared = Manifest { name: gateway.name.clone(), text: shared.to_owned() };
+    let store = shared.config().store;
+    let StoreKind::Redis(redis) = store.kind else { panic!("not shared") };
+    assert!(redis.encrypt && redis.password_file.is_some());
+    assert!(store.secret_file.is_some(), "without it, ids are keyed with a public key");
+    assert_eq!(shared.load().warnings.iter().filter(|warning| warning.summary().contains("Redis")).count(), 0);
+    let others = |manifest: &Manifest| {
+        let text = manifest.embedded();
+        let lines = text.lines().map(|line| line.split(" #").next().unwrap().trim_end());
+        let mut inside = false;
+        let others = lines.filter(|line| {
+            if line.starts_with('[') {
+                inside = line.starts_with("[store");
+            }
+            !inside && !line.is_empty() && !line.starts_with('#')
+        });
+        others.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(others(&shared), others(&gateway));
+}
+
+#[test]
 fn the_memory_limit_is_above_what_the_configuration_may_take() {
     for manifest in manifests() {
         let config = manifest.config();
-        let StoreKind::Memory { max_bytes } = config.store.kind else { panic!("{}", manifest.name) };
+        let max_bytes = match config.store.kind {
+            StoreKind::Memory { max_bytes } => max_bytes,
+            StoreKind::Redis(redis) => redis.settle_backlog,
+        };
         let needed = max_bytes + max_bytes / 4 + config.server.max_buffered + ROOM_TO_WORK;
         let limits = manifest.all("memory");
         let [request, limit] = &limits[..2] else { panic!("{limits:?}") };

@@ -32,6 +32,7 @@ mod process;
 mod proxied;
 mod proxying;
 mod redis;
+mod redis_acl;
 mod reload;
 mod routing;
 #[path = "../support/redis.rs"]

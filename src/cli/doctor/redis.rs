@@ -20,6 +20,9 @@ const PROBE_MS: u64 = 10_000;
 /// A key drawn at random lies on a given master of a cluster with at least this many tries' luck.
 const PROBE_TRIES: u8 = 100;
 const SUBJECT: &str = "redis";
+/// What the store needs to be allowed, as `docs/redis.md` has it.
+const COMMANDS: &str = "+eval +evalsha +script|load +get +set +getrange +setrange +del +pttl +pexpire +zadd +zrem \
+                        +zrange +scan +dbsize +info +wait +select +asking +cluster|slots";
 
 /// Examines every server of `[store.redis]`.
 pub(super) async fn examine(store: &Store, redis: &Redis, report: &mut Report) {
@@ -111,11 +114,16 @@ impl<'a> Doctor<'a> {
             let Some(info) = self.parsed(node, report) else { continue };
             let subject = format!("sentinel {}", info.addr());
             let template = info.clone();
-            let answer: RedisResult<Option<(String, u16)>> = async {
-                let mut sentinel = self.connect(info).await?;
+            let ask = async |info: ConnectionInfo| -> RedisResult<Option<(String, u16)>> {
+                let settings = info.redis_settings().clone().set_db(0);
+                let mut sentinel = self.connect(info.set_redis_settings(settings)).await?;
                 cmd("SENTINEL").arg("get-master-addr-by-name").arg(master).query_async(&mut sentinel).await
-            }
-            .await;
+            };
+            // Whether sentinels want the servers' credentials is said nowhere: like the store, without them next.
+            let answer = match (ask(info).await, node.as_str().into_connection_info()) {
+                (Err(_), Ok(bare)) => ask(bare).await,
+                (answer, _) => answer,
+            };
             match answer {
                 Ok(Some((host, port))) => {
                     report.ok(&subject, format!("says that the master of {master:?} is {host}:{port}"));
@@ -191,10 +199,10 @@ impl<'a> Doctor<'a> {
         let facts: InfoDict = match cmd("INFO").query_async(&mut master).await {
             Ok(facts) => facts,
             Err(error) => {
-                return report.warning(
+                return report.failure(
                     &subject,
                     format!("INFO: {}", told(&error)),
-                    "let this user run INFO, for doctor and metrics",
+                    "let this user run INFO, or guarded requests are refused",
                 );
             }
         };
@@ -202,6 +210,14 @@ impl<'a> Doctor<'a> {
 
         if fact("role") == "slave" {
             report.failure(&subject, "is a replica: it takes no writes", "name its master, or use sentinel");
+        }
+        let version = fact("redis_version");
+        if version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 7) {
+            report.failure(
+                &subject,
+                format!("is Redis {version}: the store's script needs 7"),
+                "upgrade it, or guarded requests are refused",
+            );
         }
         self.eviction(&subject, &fact, report);
         let saves: Option<(String, String)> = cmd("CONFIG").arg("GET").arg("save").query_async(&mut master).await.ok();
@@ -236,7 +252,9 @@ impl<'a> Doctor<'a> {
                     let _: RedisResult<i64> = cmd("DEL").arg(&key).query_async(master).await;
                     break Ok(took);
                 }
-                Ok(read) => break Err((format!("wrote {token} and read {read}"), "find what else writes to it")),
+                Ok(read) => {
+                    break Err((format!("wrote {token} and read {read}"), "find what else writes to it".to_owned()));
+                }
                 // The slot is another master's: draw another key.
                 Err(error) if error.redirect_node().is_some() && tries < PROBE_TRIES => {}
                 Err(error) => break Err((told(&error), remedy(&error))),
@@ -259,7 +277,11 @@ impl<'a> Doctor<'a> {
         let policy = fact("maxmemory_policy");
         let evicted = fact("evicted_keys").parse::<u64>().unwrap_or(0);
         match policy.as_str() {
-            "" => report.warning(subject, "does not say its maxmemory-policy", "see that it is noeviction"),
+            "" => report.warning(
+                subject,
+                "does not say its maxmemory-policy",
+                "see that INFO tells it, or guarded requests are refused",
+            ),
             "noeviction" => report.ok(subject, "maxmemory-policy is noeviction"),
             policy if self.store.allow_eviction => report.warning(
                 subject,
@@ -398,17 +420,18 @@ fn told(error: &RedisError) -> String {
     }
 }
 
-fn remedy(error: &RedisError) -> &'static str {
-    match (error.kind(), error.code()) {
+fn remedy(error: &RedisError) -> String {
+    let remedy = match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
             "set store.redis.username and password_file"
         }
-        (_, Some("NOPERM")) => "let this user run EVAL, EVALSHA, SET, GET, DEL and TIME on keys of the prefix",
+        (_, Some("NOPERM")) => return format!("ACL SETUSER … {COMMANDS}, on keys of the prefix"),
         (_, Some("READONLY")) => "name its master, or use sentinel",
         (_, Some("OOM")) => "raise its maxmemory: new claims are refused until then",
         (_, Some("LOADING")) => "wait until it has read its data",
         (_, Some("MISCONF")) => "free its disk: it refuses writes",
         _ if error.is_timeout() => "see why it is slow, or raise store.redis.timeout",
         _ => "start it, or mend the url",
-    }
+    };
+    remedy.to_owned()
 }
