@@ -91,6 +91,7 @@ impl Subject for OnRedis {
 
     const TICK: Duration = Duration::from_millis(700);
     const SOON: Duration = Duration::from_secs(3);
+    const KNOWS_BYTES: bool = false;
 
     async fn empty() -> Self {
         let shared = SHARED.lock().unwrap().clone();

@@ -38,6 +38,9 @@ pub(crate) trait Subject: Sized + Send + Sync + 'static {
     /// How soon after a change those who wait for it must be woken.
     const SOON: Duration = Duration::from_millis(1);
 
+    /// Whether the bytes it tells of are those of the records alone.
+    const KNOWS_BYTES: bool = true;
+
     /// The figures of now; a store that reckons them from time to time does so.
     fn figures(&self) -> impl Future<Output = Figures> + Send {
         async { self.store().figures() }
