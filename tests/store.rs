@@ -26,6 +26,8 @@ mod memory;
 mod race;
 #[path = "store/redis.rs"]
 mod redis;
+#[path = "store/script.rs"]
+mod script;
 #[path = "support/redis.rs"]
 mod servers;
 #[path = "store/subject.rs"]
