@@ -170,7 +170,13 @@ impl<S: Store> Proxy<S> {
                 match settled {
                     Settled::Done => {
                         match (&verdict, reason) {
-                            (_, Some(reason)) => metrics.unknown(reason),
+                            (_, Some(reason)) => {
+                                metrics.unknown(reason);
+                                tracing::warn!(
+                                    record = %id.short(), route = %route.name, reason = reason.as_str(),
+                                    "nobody can say whether a request was executed; its key is held until it is resolved"
+                                );
+                            }
                             (Settlement::Released(reason), None) => metrics.released(*reason),
                             (Settlement::Kept | Settlement::NotKept | Settlement::Unknown, None) => {}
                         }

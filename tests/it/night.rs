@@ -38,6 +38,7 @@ async fn fifty_unknown_records_are_settled_and_retries_see_just_that() {
         let problem = lost.refused(502, "outcome-unknown").json();
         instances.push(problem["instance"].as_str().unwrap().to_owned());
     }
+    proxy.says(&["WARN", "nobody can say", "route=charges", "reason=\"lost\"", &instances[7][21..]]).await;
     upstream.program(|_| Script::token());
     let before = upstream.executions();
     for number in [0, ALL - 1] {
