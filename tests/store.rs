@@ -26,6 +26,8 @@ mod memory;
 mod race;
 #[path = "store/redis.rs"]
 mod redis;
+#[path = "store/redis_model.rs"]
+mod redis_model;
 #[path = "store/script.rs"]
 mod script;
 #[path = "support/redis.rs"]

@@ -65,6 +65,9 @@ pub struct RedisOptions<'a> {
 /// Between two looks for lapsed leases, where nothing else is wanted: they are found within 60 s (contract: R-18).
 pub const CENSUS: Duration = Duration::from_secs(5);
 
+/// Redis reckons ends in signed milliseconds since 1970; nobody keeps a record for longer than this.
+const KEEP_MOST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Keeps the records in Redis.
 #[derive(Debug)]
 pub struct RedisStore {
@@ -253,6 +256,7 @@ impl Store for RedisStore {
         let keys = self.names.of(id);
         // What is kept for no time is as good as freed, and Redis knows no such expiry.
         let next = next.filter(|next| !next.keep.is_zero());
+        let next = next.map(|next| Write { keep: next.keep.min(KEEP_MOST), ..next });
         let value = next.as_ref().map(|next| self.codec.encode(id, version, next)).unwrap_or_default();
         let (open, acknowledged) = match next.as_ref().map(|next| &next.record) {
             // A claim anew of an unknown record cannot be told from a renewal: both are waited for.
