@@ -73,6 +73,8 @@ RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps --locked
 
 if cargo deny --version >/dev/null 2>&1; then
     step 'Dependencies: bans, licences, sources'
+    # Those of other platforms too: cargo-deny looks at all of them, offline.
+    cargo fetch --quiet --locked
     cargo deny --locked --offline --log-level error check bans licenses sources
 else
     step 'Dependencies: skipped (cargo install --locked cargo-deny)'

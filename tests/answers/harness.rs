@@ -25,7 +25,7 @@ use tokio::{
 };
 
 /// The longest that anything here may take that should happen by itself.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A plain, whole answer.
 pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

@@ -4,8 +4,9 @@ use super::harness::*;
 
 /// Fills the store until it refuses, and returns how many requests it took.
 async fn fill(proxy: &Proxy) -> usize {
+    let mut connection = proxy.connect().await;
     for count in 0..20_000 {
-        let reply = proxy.charge(format!("fill-{count}")).send().await;
+        let reply = connection.exchange(proxy.charge(format!("fill-{count}")).bytes()).await;
         if reply.status == 503 {
             reply.refused(503, "store-full");
             assert_eq!((reply.field("retry-after"), reply.outcome()), (Some("30"), "rejected"));
@@ -48,16 +49,17 @@ async fn a_full_store_refuses_new_keys_and_sends_nothing_and_keeps_every_record(
 #[tokio::test]
 async fn an_exchange_under_way_settles_in_a_store_that_filled_up_meanwhile() {
     let upstream = Upstream::start().await;
-    let proxy =
-        Proxy::start(Config::new(&upstream).memory("max_bytes = \"1MiB\"").policy("response_timeout = \"9s\"")).await;
+    // The held request outlasts the filling, however slow the machine.
+    let config = Config::new(&upstream).memory("max_bytes = \"1MiB\"");
+    let proxy = Proxy::start(config.policy("response_timeout = \"80s\"\noutcome_timeout = \"80s\"")).await;
     upstream.next(Script::token());
     upstream.next(Script::hold());
     proxy.charge("first").send().await.was(200, "executed");
-    let owner = proxy.charge("held").spawn();
+    let mut owner = proxy.charge("held").begin().await;
     upstream.saw(2).await;
     fill(&proxy).await;
     upstream.release();
-    let first = owner.await.unwrap();
+    let first = soon(owner.reply()).await.unwrap();
     assert_eq!(first.status, 200, "{first:?}");
     let again = proxy.charge("held").send().await;
     assert!(matches!(again.outcome(), "replayed" | "not-kept"), "{again:?}");
@@ -74,7 +76,7 @@ async fn with_allow_eviction_the_longest_settled_are_forgotten_and_unknown_ones_
     upstream.next(Script::reset());
     proxy.charge("unknown").send().await.refused(502, "outcome-unknown");
     upstream.next(Script::hold());
-    let owner = proxy.charge("held").spawn();
+    let mut owner = proxy.charge("held").begin().await;
     upstream.saw(2).await;
     let mut connection = proxy.connect().await;
     let mut forgotten = 0.0;
@@ -89,7 +91,7 @@ async fn with_allow_eviction_the_longest_settled_are_forgotten_and_unknown_ones_
     }
     assert!(forgotten > 0.0, "nothing was evicted");
     upstream.release();
-    owner.await.unwrap().was(200, "executed");
+    soon(owner.reply()).await.unwrap().was(200, "executed");
     proxy.charge("unknown").send().await.refused(409, "outcome-unknown");
     proxy.charge("held").send().await.was(200, "replayed");
 }

@@ -16,7 +16,7 @@ pub(crate) use self::{
 };
 
 /// The longest that anything in a test may take that should happen by itself.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks again until `check` holds.
 ///

@@ -18,6 +18,8 @@ use tokio::{
 
 /// The deadline of heads and of silent bodies.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// What a busy machine may add to it.
+const LATE: Duration = Duration::from_secs(10);
 /// How long a dripping client waits between two bytes; long enough to be a silence where bodies are concerned.
 const DRIP: Duration = Duration::from_millis(500);
 /// What one held connection may take of memory.
@@ -63,7 +65,7 @@ impl Holds {
                 Ok(Ok(0) | Err(_)) => return begun.elapsed(),
                 Ok(Ok(_)) => {}
                 Err(_) if self == Self::DripHead && stream.write_all(b"x").await.is_err() => return begun.elapsed(),
-                Err(_) => assert!(begun.elapsed() < DEADLINE + 2 * PATIENCE, "{self:?} is held still"),
+                Err(_) => assert!(begun.elapsed() < DEADLINE + 2 * LATE, "{self:?} is held still"),
             }
         }
     }
@@ -164,7 +166,7 @@ async fn thousands_who_hold_connections_are_let_go_and_others_are_served() {
     let held = tokio::task::spawn_blocking(|| crowd.join().unwrap()).await.unwrap();
 
     for (holds, time) in &held {
-        assert!(*time < DEADLINE + PATIENCE, "{holds:?} held a connection for {time:?}");
+        assert!(*time < DEADLINE + LATE, "{holds:?} held a connection for {time:?}");
         assert!(*time >= DEADLINE, "{holds:?} had no more than {time:?}");
     }
     assert!(bytes_each < BYTES_EACH, "{bytes_each} bytes for each held connection");

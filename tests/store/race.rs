@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use crate::subject::{HOUR, Steps, completed, id, in_flight, version, write};
 
 /// Long enough for the slowest machine; a lost wake-up would sleep for the whole lease.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn store(max_bytes: u64) -> Arc<MemoryStore> {
     Arc::new(MemoryStore::new(MemoryOptions { max_bytes, allow_eviction: false }))

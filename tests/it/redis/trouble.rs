@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{WITHIN, charge, shared};
+use super::{QUICK, WITHIN, charge, shared};
 use crate::{
     harness::{Proxy, Script, eventually, pass},
     servers::Options,
@@ -78,7 +78,7 @@ async fn at_start_redis_may_be_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_server_holds_up_guarded_requests_only_and_only_until_it_thaws() {
     let shared = shared!();
-    let proxy = shared.proxy().await;
+    let proxy = Proxy::start(shared.config().table("[store.redis]", QUICK)).await;
     charge(&proxy, "before").send().await.was(200, "executed");
     tokio::task::block_in_place(|| shared.redis.freeze());
     let refused = charge(&proxy, "meanwhile").send().await;
@@ -122,7 +122,7 @@ async fn a_replica_is_never_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn too_few_replicas_for_a_claim_refuse_it_and_nothing_is_sent() {
     let shared = shared!();
-    let proxy = Proxy::start(shared.config().table("[store.redis]", "replicas = 1")).await;
+    let proxy = Proxy::start(shared.config().table("[store.redis]", "replicas = 1\ntimeout = \"1s\"")).await;
     let refused = charge(&proxy, "k").send().await;
     refused.refused(503, "store-unavailable");
     assert_eq!(shared.upstream.executions(), 0);
@@ -170,7 +170,7 @@ async fn an_answer_that_could_not_be_written_is_settled_late() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stall_of_300_ms_at_500_claims_a_second_leaves_nothing_unknown_and_runs_nothing_twice() {
     let shared = shared!();
-    let config = shared.config().descriptors(4096).log("access = false");
+    let config = shared.config().table("[store.redis]", QUICK).descriptors(4096).log("access = false");
     let proxy = Proxy::start(config).await;
     let mut calls = Vec::new();
     for number in 0..600_u32 {

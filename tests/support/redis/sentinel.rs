@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Options, Server, eventually, options::Common, server::Role};
 
-/// Three servers and three sentinels, with short patience: a killed master is replaced within about two seconds.
+/// Three servers and three sentinels, with short patience: a killed master is replaced within about three
+/// seconds. Shorter, and a busy machine has a replica promoted that is still being filled.
 #[derive(Debug)]
 pub(crate) struct Sentinel {
     servers: Vec<Server>,

@@ -97,7 +97,7 @@ impl Server {
             Role::Sentinel { name, master, quorum } => {
                 conf.push_str(&format!(
                     "sentinel monitor {name} 127.0.0.1 {master} {quorum}\n\
-                     sentinel down-after-milliseconds {name} 700\nsentinel failover-timeout {name} 3000\n\
+                     sentinel down-after-milliseconds {name} 1500\nsentinel failover-timeout {name} 3000\n\
                      sentinel parallel-syncs {name} 2\n"
                 ));
                 conf.push_str(&self.common.sentinel_conf(name));
