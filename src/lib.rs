@@ -26,7 +26,7 @@
 //! | [`config`] | TOML text in, a [`config::Config`] that cannot be wrong out, or every error at once |
 //! | [`telemetry`] | metrics, access lines, events |
 //! | [`cli`] | the commands; [`cli::run`] puts the process together and takes it apart |
-//! | [`body`], [`clock`] | leaves: request bodies, and the only place that asks what time it is |
+//! | [`body`], [`clock`], [`crypto`] | leaves: request bodies, the only place that asks what time it is, what TLS is made of |
 //!
 //! Dependencies point one way: `cli → proxy → desk → {store, upstream} → rule`, with `server` below `proxy`; `rule`
 //! imports none of the others, and leaves import next to nothing. `tests/architecture.rs` enforces it.
@@ -55,6 +55,7 @@ pub mod body;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod crypto;
 pub mod desk;
 pub mod proxy;
 pub mod rule;

@@ -16,16 +16,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("cli", &["admin", "body", "clock", "config", "desk", "proxy", "rule", "server", "store", "telemetry", "upstream"]),
     ("admin", &["clock", "config", "rule", "store", "telemetry"]),
-    ("server", &["body", "clock", "config", "rule", "telemetry"]),
+    ("server", &["body", "clock", "config", "crypto", "rule", "telemetry"]),
     ("proxy", &["body", "clock", "config", "desk", "rule", "server", "store", "telemetry", "upstream"]),
     ("desk", &["clock", "rule", "store", "telemetry"]),
-    ("store", &["clock", "config", "rule"]),
-    ("upstream", &["body", "clock", "config", "rule"]),
+    ("store", &["clock", "config", "crypto", "rule"]),
+    ("upstream", &["body", "clock", "config", "crypto", "rule"]),
     ("config", &["rule"]),
     ("telemetry", &["clock", "config", "rule", "store"]),
     ("rule", &[]),
     ("body", &[]),
     ("clock", &[]),
+    ("crypto", &[]),
 ];
 
 /// What else a module may name of another, narrower than an edge: (module, path it may use).

@@ -9,7 +9,6 @@ use std::{
 use arc_swap::ArcSwap;
 use rustls::{
     RootCertStore, ServerConfig,
-    crypto::aws_lc_rs,
     server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
@@ -20,7 +19,7 @@ use rustls_pki_types::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::stream::Stream;
-use crate::config::settled;
+use crate::{config::settled, crypto};
 
 /// The protocol name of HTTP/2 (RFC 9113 s3.1).
 const H2: &[u8] = b"h2";
@@ -151,7 +150,7 @@ fn server_config(files: &settled::ServerTls) -> Result<ServerConfig, TlsError> {
         what: "private key",
         source,
     })?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = crypto::provider();
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13, &TLS12])
         .expect("the provider has cipher suites for both versions");
@@ -168,7 +167,7 @@ fn server_config(files: &settled::ServerTls) -> Result<ServerConfig, TlsError> {
     config.ignore_client_order = true;
     config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
     // A ticketer of each configuration's own: a session that one client authority vouched for is not resumed under another.
-    config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Ticketer)?;
+    config.ticketer = crypto::ticketer().map_err(TlsError::Ticketer)?;
     Ok(config)
 }
 

@@ -2,11 +2,14 @@
 
 use std::{path::Path, sync::Arc};
 
-use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 
 use super::error::StartError;
-use crate::config::settled::{Upstream, UpstreamTarget};
+use crate::{
+    config::settled::{Upstream, UpstreamTarget},
+    crypto,
+};
 
 /// The client configuration of an upstream, and the name that each of its urls must have a certificate for.
 #[derive(Debug)]
@@ -24,7 +27,7 @@ impl Tls {
         }
         let unusable = |source| StartError::Tls { upstream: upstream.name.clone(), source };
         let roots = roots(upstream)?;
-        let builder = ClientConfig::builder_with_provider(provider())
+        let builder = ClientConfig::builder_with_provider(crypto::provider())
             .with_safe_default_protocol_versions()
             .map_err(unusable)?
             .with_root_certificates(roots);
@@ -82,13 +85,4 @@ fn certificates(upstream: &Upstream, path: &Path) -> Result<Vec<CertificateDer<'
         return Err(StartError::NoCertificate { upstream: upstream.name.clone(), path: path.to_owned() });
     }
     Ok(certificates)
-}
-
-/// Named here rather than left to the process: another dependency enables rustls without choosing a provider.
-fn provider() -> Arc<CryptoProvider> {
-    #[cfg(feature = "ring")]
-    let provider = rustls::crypto::ring::default_provider();
-    #[cfg(not(feature = "ring"))]
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    Arc::new(provider)
 }

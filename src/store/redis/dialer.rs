@@ -7,7 +7,7 @@ use redis::{
     RedisResult, TlsCertificates, aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 
-use crate::config::settled::Redis;
+use crate::{config::settled::Redis, crypto};
 
 /// For name look-up, TCP, TLS and the first commands.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -25,6 +25,7 @@ pub(super) struct Dialer {
 impl Dialer {
     /// Reads the files that the configuration names.
     pub(super) fn new(config: &Redis) -> io::Result<Self> {
+        crypto::install();
         let password = config.password_file.as_ref().map(fs::read_to_string).transpose()?;
         let root_cert = config.tls_ca.as_ref().map(fs::read).transpose()?;
         Ok(Self {
