@@ -15,6 +15,7 @@
 //! | `balance` | which of several urls is asked |
 //! | `body` | bodies on their way, which give connections back |
 //! | `uploads` | how many of them may still be arriving |
+//! | `stalled` | answers that their clients do not take |
 //!
 //! *Architecture invariant:* a request goes to a connection once. It goes to another only if nothing was dispatched, or
 //! if it is idempotent, unguarded, and met a used connection that broke before it said anything (contract: P-6).
@@ -27,6 +28,7 @@ mod error;
 mod evidence;
 mod pool;
 mod screen;
+mod stalled;
 mod tls;
 mod uploads;
 mod wire;
@@ -246,7 +248,7 @@ impl Upstream {
                             Some(Connection::Stream(it)) => Some(Lease::Stream(it, load)),
                             None => None,
                         };
-                        UpstreamBody::new(body, lease)
+                        UpstreamBody::new(body, lease, plan.guarded)
                     }));
                 }
                 Err(Broken::Returned(back, _)) if reused => request = *back,

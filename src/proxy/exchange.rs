@@ -1,9 +1,6 @@
 //! The detached exchange: a task of its own forwards, settles, and only then tells the client, if it is there.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, response};
@@ -25,7 +22,7 @@ use super::{
 };
 use crate::{
     body::RequestBody,
-    clock::{self, Instant},
+    clock::{self, Instant, Sparing},
     config::settled::Route,
     desk::{Claim, Held, Keep, Settled},
     rule::{
@@ -382,15 +379,9 @@ pub(super) fn unreachable(unsent: &Unsent) -> Refusal {
 
 /// Says why an upstream cannot be reached, once a second at most: a wrong CA file and a dead host look alike to clients.
 fn tell_unreachable(unsent: &Unsent) {
-    static SAID: AtomicU64 = AtomicU64::new(0);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "seconds since 1970 are a small number"
-    )]
-    let now = clock::unix_seconds() as u64;
-    if SAID.swap(now, Ordering::Relaxed) != now {
+    static SAID: Sparing = Sparing::new();
+    if let Some(untold) = SAID.turn() {
         let cause = std::error::Error::source(unsent).map(ToString::to_string).unwrap_or_default();
-        tracing::warn!(why = %unsent, cause, "the upstream could not be reached; nothing was sent");
+        tracing::warn!(why = %unsent, cause, untold, "the upstream could not be reached; nothing was sent");
     }
 }

@@ -1,13 +1,8 @@
 //! Connections that are closed before any request on them is looked at: why, and one log line for many of them.
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, net::SocketAddr};
 
-use crate::clock::{self, Instant};
+use crate::clock::Sparing;
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $label:literal $detail:literal $answer:literal;)+) => {
@@ -60,53 +55,15 @@ impl TurnedAway {
     }
 }
 
-/// Between two log lines for one reason: connections can be opened faster than lines are of use.
-const TELL_AFTER: Duration = Duration::from_secs(1);
-
-/// Tells of connections that were turned away.
+/// Tells of connections that were turned away: each reason has log lines of its own, and few of them.
 #[derive(Debug, Default)]
-pub(super) struct Teller([Mutex<Told>; TurnedAway::ALL.len()]);
-
-#[derive(Debug, Default)]
-struct Told {
-    at: Option<Instant>,
-    untold: u64,
-}
+pub(super) struct Teller([Sparing; TurnedAway::ALL.len()]);
 
 impl Teller {
     /// Writes a line, or counts one that would come too soon after the last.
     pub(super) fn tell(&self, why: TurnedAway, peer: Option<SocketAddr>, detail: &dyn fmt::Display) {
-        let Some(untold) = self.turn(why) else { return };
+        let Some(untold) = self.0[why as usize].turn() else { return };
         let peer = peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string());
         tracing::warn!(reason = why.as_str(), peer, untold, "a connection was turned away: {detail}");
-    }
-
-    /// How many went untold, when it is time for a line.
-    fn turn(&self, why: TurnedAway) -> Option<u64> {
-        let now = clock::now();
-        let mut told = self.0[why as usize].lock().unwrap_or_else(PoisonError::into_inner);
-        if told.at.is_some_and(|at| now - at < TELL_AFTER) {
-            told.untold += 1;
-            return None;
-        }
-        told.at = Some(now);
-        Some(std::mem::take(&mut told.untold))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn many_of_a_kind_are_one_line() {
-        let teller = Teller::default();
-        assert_eq!(teller.turn(TurnedAway::ProxyHeader), Some(0));
-        assert_eq!(teller.turn(TurnedAway::ProxyHeader), None);
-        assert_eq!(teller.turn(TurnedAway::ProxyHeader), None);
-        assert_eq!(teller.turn(TurnedAway::MaxConnections), Some(0), "another reason has a line of its own");
-        tokio::time::advance(TELL_AFTER).await;
-        assert_eq!(teller.turn(TurnedAway::ProxyHeader), Some(2));
-        assert_eq!(teller.turn(TurnedAway::ProxyHeader), None);
     }
 }

@@ -168,6 +168,8 @@ impl Body for Outgoing {
 pub struct UpstreamBody {
     body: Incoming,
     lease: Option<Lease>,
+    /// Of a guarded request.
+    guarded: bool,
 }
 
 /// What an answer holds until it has ended.
@@ -189,8 +191,8 @@ impl Lease {
 }
 
 impl UpstreamBody {
-    pub(super) fn new(body: Incoming, lease: Option<Lease>) -> Self {
-        let mut this = Self { body, lease };
+    pub(super) fn new(body: Incoming, lease: Option<Lease>, guarded: bool) -> Self {
+        let mut this = Self { body, lease, guarded };
         if this.body.is_end_stream() {
             this.finish();
         }
@@ -198,8 +200,21 @@ impl UpstreamBody {
     }
 
     fn finish(&mut self) {
+        self.note(false);
         if let Some(lease) = self.lease.take() {
             lease.finish();
+        }
+    }
+
+    /// Tells whether the client has something to take, or waits for the upstream.
+    fn note(&self, gave: bool) {
+        match &self.lease {
+            Some(Lease::Exclusive(connection, ..)) if !self.guarded => match connection.taking() {
+                Some(taking) if gave => taking.gave(),
+                Some(taking) => taking.waits(),
+                None => {}
+            },
+            Some(Lease::Exclusive(..) | Lease::Stream(..)) | None => {}
         }
     }
 }
@@ -215,7 +230,9 @@ impl Body for UpstreamBody {
     type Error = AnswerBroken;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerBroken>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.note(frame.is_ready());
+        let frame = ready!(frame);
         match &frame {
             None => self.finish(),
             // Trailers are the last; with a known length the last data is.

@@ -25,6 +25,7 @@ use super::{
     body::Outgoing,
     evidence::Evidence,
     pool::{IDLE_MAX, Pool, Slot},
+    stalled::Taking,
     wire::{Screened, Wire},
 };
 use crate::clock;
@@ -58,6 +59,8 @@ pub(super) struct Exclusive {
     evidence: Arc<Evidence>,
     slot: Arc<Slot>,
     driver: Option<AbortHandle>,
+    /// `None` only where the pool is gone already.
+    taking: Option<Arc<Taking>>,
     home: Home,
     idle_since: Instant,
     reused: bool,
@@ -74,7 +77,9 @@ impl Exclusive {
             .handshake(TokioIo::new(Screened::new(wire)))
             .await?;
         let driver = drive(connection.with_upgrades(), home.clone());
-        Ok(Self { sender, evidence, slot, driver: Some(driver), home, idle_since: clock::now(), reused: false })
+        let taking = home.pool.upgrade().map(|pool| pool.answers().watch(driver.clone()));
+        let (driver, idle_since) = (Some(driver), clock::now());
+        Ok(Self { sender, evidence, slot, driver, taking, home, idle_since, reused: false })
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -103,6 +108,11 @@ impl Exclusive {
 
     pub(super) fn sender(&mut self) -> &mut http1::SendRequest<Outgoing> {
         &mut self.sender
+    }
+
+    /// How its client takes the answer.
+    pub(super) fn taking(&self) -> Option<&Taking> {
+        self.taking.as_deref()
     }
 
     /// Whether an exchange went over it before.

@@ -19,7 +19,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::connection::{Exclusive, Multiplexed, Stream};
+use super::{
+    connection::{Exclusive, Multiplexed, Stream},
+    stalled::Answers,
+};
 use crate::clock;
 
 /// How long a connection may be idle. Below the 75 s of nginx's default `keepalive_timeout`, so that most upstreams
@@ -37,6 +40,7 @@ pub(super) struct Pool {
     /// The queue's length, to be read without its lock.
     waiting: AtomicUsize,
     ids: AtomicU64,
+    answers: Answers,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +125,7 @@ impl Pool {
             queue: Mutex::default(),
             waiting: AtomicUsize::new(0),
             ids: AtomicU64::new(0),
+            answers: Answers::new(),
         }
     }
 
@@ -155,7 +160,15 @@ impl Pool {
         }
         // Something may have become free between the look and the queue.
         self.serve();
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.answers.give_one_up();
+        }
         timeout(self.queue_timeout, &mut place.granted).await.ok()?.ok()
+    }
+
+    /// How the clients of its connections take their answers.
+    pub(super) fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// Takes back a connection whose exchange has ended cleanly.

@@ -158,6 +158,52 @@ async fn answers_that_nobody_reads_take_little_memory_each() {
     assert!(each < 640 << 10, "{each} bytes for each client that does not read");
 }
 
+// contract: P-7
+#[tokio::test]
+async fn clients_that_take_nothing_give_their_connections_up_to_others() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::start(Config::new(&upstream).upstream("max_connections = 3")).await;
+    let big = vec![b'x'; 64 << 20];
+    upstream.program(move |seen| match seen.target.as_str() {
+        "/big" => Script::answer(200).body(&big),
+        _ => Script::token(),
+    });
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        let mut connection = proxy.get("/big").begin().await;
+        soon(connection.head()).await.unwrap();
+        idle.push(connection);
+    }
+    pass(2500).await;
+    proxy.get("/v1/a").send().await.was(200, "");
+    proxy.charge("k").send().await.was(200, "executed");
+    proxy.says(&["WARN", "an answer was broken off whose client took nothing of it"]).await;
+}
+
+// contract: P-7
+#[tokio::test]
+async fn clients_that_wait_for_the_upstream_keep_their_connections() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::start(Config::new(&upstream).upstream("max_connections = 1\nqueue_timeout = \"100ms\"")).await;
+    let half = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf";
+    upstream.next(Script::raw(half).then_hold().then(Script::raw("rest")));
+    let mut connection = proxy.get("/v1/slow").begin().await;
+    upstream.saw(1).await;
+    pass(1500).await;
+    proxy.get("/v1/a").send().await.refused(502, "upstream-unreachable");
+    upstream.release();
+    let reply = soon(connection.reply()).await.unwrap();
+    assert!(reply.whole && reply.body == b"halfrest", "{reply:?}");
+    // What was lent to it is not given up while it rests.
+    pass(1500).await;
+    upstream.next(Script::hold());
+    let owner = proxy.charge("k").spawn();
+    upstream.saw(2).await;
+    proxy.get("/v1/a").send().await.refused(502, "upstream-unreachable");
+    upstream.release();
+    owner.await.unwrap().was(200, "executed");
+}
+
 #[tokio::test]
 async fn a_passed_request_whose_upstream_fails_is_502_upstream_failed() {
     let upstream = Upstream::start().await;
