@@ -16,7 +16,7 @@ mod visit;
 use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, request};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header, request};
 use hyper::body::Incoming;
 
 pub use self::body::ResponseBody;
@@ -269,7 +269,9 @@ fn finish(mut visit: Visit, reply: Reply) -> Response<ResponseBody> {
         visit.metrics.refused(why);
     }
     let (mut head, payload) = response.into_parts();
-    headers::add_via(&mut head.headers);
+    headers::add_via(&mut head.headers, head.version);
+    // Ours, whatever the upstream speaks (RFC 9110 s2.5): its own could promise less than is kept.
+    head.version = Version::HTTP_11;
     let body = match payload {
         Payload::Whole(bytes) => {
             visit.bytes_out = bytes.as_ref().map_or(0, bytes::Bytes::len) as u64;

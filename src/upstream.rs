@@ -257,9 +257,10 @@ impl Upstream {
                     let error = SendError::NeverSent(Unsent::Closed(error));
                     return Err(Failed { error, request: Some(*back) });
                 }
-                Err(Broken::Unsent(unsent)) => {
-                    return Err(Failed { error: SendError::NeverSent(unsent), request: None });
-                }
+                Err(Broken::Unsent(unsent)) => match again.and_then(Again::request) {
+                    Some(again) => (request, fresh) = (again, true),
+                    None => return Err(Failed { error: SendError::NeverSent(unsent), request: None }),
+                },
                 Err(Broken::Lost { error, unheard }) => {
                     let broke = !error.is_user() && !error::is_malformed(&error);
                     if !reused && broke {

@@ -148,7 +148,7 @@ impl<S: Store> Proxy<S> {
     /// What is asked of a request once it is known to have a key, before its body matters.
     fn admissible(&self, visitor: &Visitor) -> Result<(), Early> {
         let (policy, head) = (&visitor.route.policy, visitor.rule_head());
-        if upgrade(head.headers).is_some() {
+        if upgrade(&visitor.head).is_some() {
             let refusal = Refusal::new(Problem::BadRequest).detail(
                 "A request with an idempotency key cannot be upgraded to another protocol; nothing was sent on.",
             );
@@ -320,24 +320,33 @@ fn refuse_not_whole<B>(visitor: &Visitor, not_whole: NotWhole<B>) -> Reply {
         NotWhole::Overloaded => Refusal::new(Problem::Overloaded),
         NotWhole::Trailers => Refusal::new(Problem::BadRequest)
             .detail("A request with an idempotency key cannot have trailers; nothing was sent on."),
-        NotWhole::Failed(error) => broken_body(&error),
+        NotWhole::Failed(error) => broken_body(&error, false),
     };
     closing(refused(refusal, Some(&visitor.route), None))
 }
 
-/// A request body that broke off, stalled or was badly framed.
-pub(super) fn broken_body(error: &BodyError) -> Refusal {
+/// A request body that broke off, stalled or was badly framed. `begun`: some of it had been sent on.
+pub(super) fn broken_body(error: &BodyError, begun: bool) -> Refusal {
     let refusal = Refusal::new(Problem::BadRequest);
-    match (error, server::Refusal::of(error)) {
-        (_, Some(framing)) => refusal.status(framing.status).reason(framing.reason.as_str()).detail(framing.detail),
-        (BodyError::Silent, None) => refusal
-            .status(StatusCode::REQUEST_TIMEOUT)
-            .reason("body-timeout")
-            .detail("The request body stopped arriving; nothing was sent on."),
-        (BodyError::Incomplete(_) | BodyError::Malformed(_) | BodyError::Upstream(_), None) => {
-            refusal.reason("body-incomplete").detail("The request body did not arrive whole; nothing was sent on.")
+    let (refusal, what) = match (error, server::Refusal::of(error)) {
+        (_, Some(framing)) => {
+            let refusal = refusal.status(framing.status).reason(framing.reason.as_str()).detail(framing.detail);
+            (refusal, framing.detail.trim_end_matches('.'))
         }
-    }
+        (BodyError::Silent, None) => {
+            let refusal = refusal.status(StatusCode::REQUEST_TIMEOUT).reason("body-timeout");
+            (
+                refusal.detail("The request body stopped arriving; it was not sent on."),
+                "The request body stopped arriving",
+            )
+        }
+        (BodyError::Incomplete(_) | BodyError::Malformed(_) | BodyError::Upstream(_), None) => {
+            let refusal = refusal.reason("body-incomplete");
+            let detail = "The request body did not arrive whole; it was not sent on.";
+            (refusal.detail(detail), "The request body did not arrive whole")
+        }
+    };
+    if begun { refusal.begun().detail(format!("{what}; its beginning had been sent on.")) } else { refusal }
 }
 
 /// Reads what is left of the body, so that the connection can go on; or closes it after the answer.

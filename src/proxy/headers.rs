@@ -1,13 +1,12 @@
 //! Header fields on their way through: what ends here (RFC 9110 s7.6.1), what is added (contract: section 7).
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request};
 
 use crate::rule::keep::{HOP_BY_HOP, connection_names};
 
 pub(crate) const IDEMPOTENCY_STATUS: HeaderName = HeaderName::from_static("idempotency-status");
 pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 pub(crate) const STRIPE_SHOULD_RETRY: HeaderName = HeaderName::from_static("stripe-should-retry");
-const VIA_US: HeaderValue = HeaderValue::from_static("1.1 oncegate");
 
 /// Removes what ends at this hop.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -23,21 +22,44 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Adds this hop to `Via` (RFC 9110 s7.6.3).
-pub(crate) fn add_via(headers: &mut HeaderMap) {
-    match headers.get(header::VIA) {
-        None => _ = headers.insert(header::VIA, VIA_US),
-        Some(_) => _ = headers.append(header::VIA, VIA_US),
+/// Adds this hop to `Via`, with the version in which the message came (RFC 9110 s7.6.3).
+pub(crate) fn add_via(headers: &mut HeaderMap, received: Version) {
+    headers.append(
+        header::VIA,
+        HeaderValue::from_static(match received {
+            Version::HTTP_10 => "1.0 oncegate",
+            Version::HTTP_2 => "2.0 oncegate",
+            _ => "1.1 oncegate",
+        }),
+    );
+}
+
+/// Joins the lines of `Cookie`, which HTTP/2 may split and nothing else knows to (RFC 9113 s8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let lines: Vec<_> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if lines.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
     }
 }
 
 /// Whether `Connection` asks for `Upgrade`, and to what. h2c is no upgrade here: it would hide requests in a tunnel, and
-/// a server may ignore what it does not take up (RFC 9110 s7.8); some clients ask for it with every request.
-pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let to = headers.get(header::UPGRADE)?;
+/// a server may ignore what it does not take up (RFC 9110 s7.8); some clients ask for it with every request. What HTTP/1.0
+/// asks for must be ignored.
+pub(crate) fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
+    let request::Parts { headers, version, .. } = head;
+    let to = headers.get(header::UPGRADE).filter(|_| *version == Version::HTTP_11)?;
     let h2c = to.to_str().is_ok_and(|names| names.split(',').any(|name| name.trim().eq_ignore_ascii_case("h2c")));
     let asked = || connection_names(headers).iter().any(|name| name == "upgrade");
     (!h2c && asked()).then(|| to.clone())
+}
+
+/// The protocol that an answer switches to, if it is one of those that were asked for.
+pub(crate) fn switched_to(asked: &HeaderValue, answer: &HeaderMap) -> Option<HeaderValue> {
+    let to = answer.get(header::UPGRADE)?;
+    let wanted = to.to_str().ok()?.trim();
+    asked.to_str().ok()?.split(',').any(|name| name.trim().eq_ignore_ascii_case(wanted)).then(|| to.clone())
 }
 
 /// Whether `TE` lists `trailers`.
@@ -81,4 +103,31 @@ pub(crate) fn is_media_type(headers: &HeaderMap, types: &[String]) -> bool {
 pub(crate) fn media_type(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     Some(value.split(';').next().unwrap_or(value).trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn split_cookies_are_one_line_again() {
+        let mut headers = HeaderMap::new();
+        join_cookies(&mut headers);
+        assert!(headers.is_empty());
+        for crumb in ["a=1", "b=2; c=3", "d=4"] {
+            headers.append(header::COOKIE, HeaderValue::from_static(crumb));
+        }
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3; d=4"]);
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_switched_to() {
+        let answer = |protocol| HeaderMap::from_iter([(header::UPGRADE, HeaderValue::from_static(protocol))]);
+        let asked = HeaderValue::from_static("foo/2, WebSocket");
+        assert_eq!(switched_to(&asked, &answer("websocket")), Some(HeaderValue::from_static("websocket")));
+        assert_eq!(switched_to(&asked, &answer("foo/2")), Some(HeaderValue::from_static("foo/2")));
+        assert_eq!(switched_to(&asked, &answer("foo")), None);
+        assert_eq!(switched_to(&asked, &HeaderMap::new()), None);
+    }
 }

@@ -51,7 +51,7 @@ impl<S: Store> Proxy<S> {
             visit.metrics.unguarded(why);
         }
         let (live, route) = (Arc::clone(&visitor.live), Arc::clone(&visitor.route));
-        let upgrade = headers::upgrade(&visitor.head.headers);
+        let upgrade = headers::upgrade(&visitor.head);
         let downstream = visitor.head.extensions.remove::<OnUpgrade>();
         let (body, watch) = Watched::new(body);
         let interim = visitor.interim.take();
@@ -78,10 +78,17 @@ impl<S: Store> Proxy<S> {
         let refusal = match sent {
             Some(Ok(mut response)) => {
                 let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                if switched {
-                    tunnel(downstream, hyper::upgrade::on(&mut response));
+                let protocol = upgrade.filter(|_| switched);
+                let protocol = protocol.and_then(|asked| headers::switched_to(&asked, response.headers()));
+                // What nobody asked for is no answer (RFC 9110 s7.8): nobody would know what is spoken from here on.
+                if !switched || protocol.is_some() {
+                    if switched {
+                        tunnel(downstream, hyper::upgrade::on(&mut response));
+                    }
+                    return passed(response.map(Payload::stream), protocol, unguarded);
                 }
-                return passed(response.map(Payload::stream), upgrade.filter(|_| switched), unguarded);
+                tracing::debug!(route = %route.name, "the upstream switched protocols unasked");
+                Refusal::new(Problem::UpstreamFailed)
             }
             Some(Err(error)) => match (watch.failure.get(), error) {
                 // The client's own doing: the upstream was only told of it.
@@ -135,6 +142,7 @@ pub(super) fn request_for(visitor: Visitor, body: RequestBody) -> Request<Reques
     let host = super::authority(&head).to_owned();
     let (uri, method, mut fields, mut extensions) = (head.uri, head.method, head.headers, head.extensions);
     let trailers = upstream.http2 && headers::takes_trailers(&fields);
+    let received = head.version;
     headers::remove_hop_by_hop(&mut fields);
     // Consumed here: the client has had its 100 (RFC 9110 s10.1.1); framing is made anew.
     fields.remove(header::EXPECT);
@@ -151,7 +159,10 @@ pub(super) fn request_for(visitor: Visitor, body: RequestBody) -> Request<Reques
     if let Ok(host) = HeaderValue::try_from(host) {
         fields.insert(header::HOST, host);
     }
-    headers::add_via(&mut fields);
+    headers::add_via(&mut fields, received);
+    if received == Version::HTTP_2 {
+        headers::join_cookies(&mut fields);
+    }
     extensions.clear();
     let mut request = Request::new(body);
     *request.method_mut() = method;
@@ -257,7 +268,7 @@ impl Body for Watched {
             }
             Poll::Ready(None) => self.seen.end(),
             Poll::Ready(Some(Err(error))) => {
-                _ = self.seen.failure.set(broken_body(error));
+                _ = self.seen.failure.set(broken_body(error, self.seen.bytes() > 0));
             }
             Poll::Pending => {}
         }

@@ -11,7 +11,7 @@ use super::{
 use crate::rule::{
     Outcome, Policy, RecordId,
     policy::ErrorFormat,
-    problem::{Problem, Retry},
+    problem::{Executed, Problem, Retry},
 };
 
 /// A refusal on its way to becoming a response.
@@ -32,6 +32,8 @@ pub(crate) struct Refusal {
     runs_anew: bool,
     /// A request that was never meant to be guarded.
     passed: bool,
+    /// Some of the request's body was sent on.
+    begun: bool,
     /// For metrics and the access line, where the problem's code is too general.
     pub(crate) reason: &'static str,
 }
@@ -48,6 +50,7 @@ impl Refusal {
             location: None,
             runs_anew: false,
             passed: matches!(problem, Problem::UpstreamFailed | Problem::NoRoute),
+            begun: false,
             reason: problem.code(),
         }
     }
@@ -86,6 +89,12 @@ impl Refusal {
 
     pub(crate) fn passed(mut self) -> Self {
         self.passed = true;
+        self
+    }
+
+    /// Of a request that had begun to stream through.
+    pub(crate) fn begun(mut self) -> Self {
+        self.begun = true;
         self
     }
 
@@ -191,7 +200,8 @@ impl Refusal {
         members.insert("status".into(), json!(status.as_u16()));
         members.insert("detail".into(), json!(self.sentence()));
         members.insert("code".into(), json!(row.code));
-        if let Some(executed) = row.executed {
+        // An upstream that reads as it goes may have acted on what it had.
+        if let Some(executed) = if self.begun { Some(Executed::Maybe) } else { row.executed } {
             members.insert("executed".into(), json!(executed.as_str()));
         }
         if let Some(retry) = retry {

@@ -68,6 +68,8 @@ pub(super) struct Pulse {
     gone: AtomicBool,
     /// A read waits for the exchange's end, of which the transport knows nothing.
     withheld: AtomicBool,
+    /// An answer that ends with its connection has broken off.
+    answer_cut: AtomicBool,
     /// Which request, counted from 0, is refused, and why. None after it is looked at.
     refused: OnceLock<(u64, Refusal)>,
 }
@@ -108,6 +110,7 @@ impl Pulse {
             old: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             withheld: AtomicBool::new(false),
+            answer_cut: AtomicBool::new(false),
             refused: OnceLock::new(),
         };
         pulse.head.set(start, start);
@@ -241,6 +244,16 @@ impl Pulse {
     /// Whether the body of the request of this number, counted from 0, has yet to arrive whole.
     pub(super) fn is_body_open(&self, number: u64) -> bool {
         self.body_open.load(Relaxed) && self.begun() == number + 1
+    }
+
+    /// An answer that ends with its connection has broken off: closing it properly would make it look whole.
+    pub(super) fn set_answer_cut(&self) {
+        self.answer_cut.store(true, Relaxed);
+    }
+
+    /// Whether an answer that ends with its connection has broken off.
+    pub(super) fn is_answer_cut(&self) -> bool {
+        self.answer_cut.load(Relaxed)
     }
 
     /// The connection carries another protocol from here on.

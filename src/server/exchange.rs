@@ -36,6 +36,8 @@ pub(super) struct Answer<B> {
     /// On an HTTP/2 stream, whose window may be closed while the connection itself moves on: whether hyper has yet to
     /// come back for more. It does when the client has taken what there was.
     offer: Option<Offer>,
+    /// Where its length is not known, the connection's end is its end (HTTP/1.0).
+    ends_with_connection: bool,
     exchange: Exchange,
 }
 
@@ -46,14 +48,17 @@ enum Offer {
 }
 
 impl<B: Body> Answer<B> {
-    /// On a connection that carries one answer at a time: a client that takes nothing stalls its writes.
-    pub(super) const fn new(body: B, exchange: Exchange) -> Self {
-        Self { body, offer: None, exchange }
+    /// On a connection that carries one answer at a time: a client that takes nothing stalls its writes. `old`: the client
+    /// knows no chunks, so an answer of unknown length ends with the connection.
+    pub(super) fn new(body: B, exchange: Exchange, old: bool) -> Self {
+        let ends_with_connection = old && body.size_hint().exact().is_none();
+        Self { body, offer: None, ends_with_connection, exchange }
     }
 
     /// On one stream of many.
     pub(super) fn on_stream(body: B, exchange: Exchange) -> Self {
-        let mut answer = Self { body, offer: Some(Offer::Taken), exchange };
+        let offer = Some(Offer::Taken);
+        let mut answer = Self { body, offer, ends_with_connection: false, exchange };
         if !answer.body.is_end_stream() {
             answer.turn(Offer::Untaken);
         }
@@ -88,6 +93,9 @@ impl<B: Body + Unpin> Body for Answer<B> {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         self.turn(Offer::Taken);
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if self.ends_with_connection && matches!(frame, Some(Err(_))) {
+            self.exchange.pulse().set_answer_cut();
+        }
         if frame.is_some() {
             self.turn(Offer::Untaken);
         }

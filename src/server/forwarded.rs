@@ -49,7 +49,9 @@ pub fn forward(headers: &mut HeaderMap, connection: &Connection, trusted: &[IpNe
     let Connection { peer, local, tls, tls_subject: _, http2: _ } = connection;
     let address = peer.map(|peer| peer.ip().to_canonical());
     let proto = if *tls { "https" } else { "http" };
-    let before = if is_trusted(*peer, trusted) { Before::of(headers) } else { Before::default() };
+    let is_trusted = is_trusted(*peer, trusted);
+    let before = if is_trusted { Before::of(headers) } else { Before::default() };
+    remove_unsaid(headers, is_trusted);
 
     let own_for = address.map(|address| address.to_string());
     set(headers, X_FORWARDED_FOR, joined(before.x_for, own_for.as_deref()));
@@ -64,6 +66,27 @@ fn is_trusted(peer: Option<SocketAddr>, trusted: &[IpNet]) -> bool {
         let address = peer.ip().to_canonical();
         trusted.iter().any(|network| network.contains(&address))
     })
+}
+
+/// Removes what nobody whom we believe said: the other `X-Forwarded-…` of strangers, and, of everybody, names that an
+/// upstream which reads `_` as `-` (CGI, WSGI) takes for one of ours.
+fn remove_unsaid(headers: &mut HeaderMap, is_trusted: bool) {
+    let ours = [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST, &X_FORWARDED_PORT];
+    let is_lookalike = |name: &str| name.contains('_') && ours.iter().any(|ours| alike(name, ours.as_str()));
+    let is_unsaid = |name: &HeaderName| {
+        let begin = name.as_str().get(..X_FORWARDED.len());
+        begin.is_some_and(|begin| alike(begin, X_FORWARDED)) && (!is_trusted || is_lookalike(name.as_str()))
+    };
+    let unsaid: Vec<_> = headers.keys().filter(|name| is_unsaid(name)).cloned().collect();
+    unsaid.iter().for_each(|name| drop(headers.remove(name)));
+}
+
+const X_FORWARDED: &str = "x-forwarded-";
+
+/// Whether a name in lower case is the other one, with `_` read as `-`.
+fn alike(name: &str, other: &str) -> bool {
+    name.len() == other.len()
+        && name.bytes().zip(other.bytes()).all(|(byte, other)| byte == other || (byte == b'_' && other == b'-'))
 }
 
 /// What a trusted proxy said.

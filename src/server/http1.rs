@@ -87,6 +87,7 @@ async fn answer<H: Handler>(
     let exchange = Exchange::new(pulse);
     let pulse = exchange.pulse();
     let refusal = pulse.refusal(number);
+    let old = request.version() == Version::HTTP_10;
     let mut response = match refusal {
         Some(refusal) => handler.refuse(refusal, connection).await,
         None if request.version() == Version::HTTP_11 => {
@@ -104,5 +105,5 @@ async fn answer<H: Handler>(
         // RFC 9112 s9.6. What is left of the body will be thrown away, and nothing read after it.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response.map(|body| Answer::new(body, exchange)))
+    Ok(response.map(|body| Answer::new(body, exchange, old)))
 }

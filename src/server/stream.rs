@@ -5,9 +5,11 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -56,6 +58,19 @@ impl Stream {
     pub(super) fn put_back(&mut self, bytes: Vec<u8>) {
         debug_assert!(self.ahead.is_empty(), "what was put back before has been read");
         self.ahead = bytes.into();
+    }
+}
+
+impl Stream {
+    /// Has the connection reset when it is closed: a client then knows that what it has is not all.
+    pub(super) fn reset_on_close(&self) {
+        match &self.kind {
+            // Fails only on a connection that is gone already.
+            Kind::Tcp(stream) => _ = SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            // A Unix socket knows no reset.
+            Kind::Unix(_) => {}
+            Kind::Tls(stream) => stream.get_ref().0.reset_on_close(),
+        }
     }
 }
 

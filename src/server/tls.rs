@@ -1,6 +1,7 @@
 //! TLS towards clients: certificate, protocol versions, client certificates, and their change while we run.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -118,23 +119,35 @@ pub(super) fn speaks_http2(stream: &TlsStream<Stream>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(H2)
 }
 
-/// Who the client's certificate says it is: its first URI, else its first DNS name, else its subject, else, of nobody by
-/// name, its key. The prefix keeps one kind from being taken for another; the latter two are given as DER, since the texts
-/// that are made of distinguished names differ from library to library.
+/// Who the client's certificate says it is: its URIs, else its DNS names, else its subject, else, of nobody by name, its
+/// key. All names of a kind count, since callers may share one of several, and their order does not. The prefix keeps one
+/// kind from being taken for another; the latter two are given as DER, since the texts that are made of distinguished
+/// names differ from library to library.
 pub(super) fn subject(stream: &TlsStream<Stream>) -> Option<Arc<str>> {
     let certificate = stream.get_ref().1.peer_certificates()?.first()?;
     // rustls has parsed it already, so it parses.
     let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
-    let name = if let Some(uri) = certificate.valid_uri_names().next() {
-        format!("uri:{uri}")
-    } else if let Some(name) = certificate.valid_dns_names().next() {
-        format!("dns:{name}")
+    let name = if let Some(uris) = listed("uri:", certificate.valid_uri_names()) {
+        uris
+    } else if let Some(names) = listed("dns:", certificate.valid_dns_names()) {
+        names
     } else if !certificate.subject().is_empty() {
         hexadecimal("subject:", certificate.subject())
     } else {
         hexadecimal("key:", &certificate.subject_public_key_info())
     };
     Some(name.into())
+}
+
+/// Names in an order of their own, each but a single one with its length, so that no two lists are the same text. `None`
+/// of no names.
+fn listed<'a>(prefix: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let names: BTreeSet<_> = names.collect();
+    let first = names.first()?;
+    if names.len() == 1 {
+        return Some(format!("{prefix}{first}"));
+    }
+    Some(names.iter().map(|name| format!("{prefix}{}:{name}", name.len())).collect())
 }
 
 fn hexadecimal(prefix: &str, bytes: &[u8]) -> String {

@@ -15,7 +15,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{connection::Permit, deadline::Pulse, interim::Line};
+use super::{connection::Permit, deadline::Pulse, interim::Line, stream::Stream};
 
 /// What stands between the transport's bytes and hyper.
 pub(super) trait Inlet: Unpin {
@@ -30,8 +30,8 @@ pub(super) trait Inlet: Unpin {
 }
 
 /// A transport that stamps its [`Pulse`].
-pub(super) struct Wire<S, I> {
-    stream: S,
+pub(super) struct Wire<I> {
+    stream: Stream,
     inlet: I,
     pulse: Arc<Pulse>,
     /// Interim answers that wait to be written.
@@ -62,9 +62,9 @@ enum End {
 /// Bytes of an upload that nobody wants any more, in one read.
 const DISCARDED_AT_ONCE: usize = 16 * 1024;
 
-impl<S, I> Wire<S, I> {
+impl<I> Wire<I> {
     pub(super) const fn new(
-        stream: S,
+        stream: Stream,
         inlet: I,
         pulse: Arc<Pulse>,
         interim: Option<Arc<Line>>,
@@ -100,7 +100,7 @@ impl<S, I> Wire<S, I> {
     }
 }
 
-impl<S: AsyncWrite + Unpin, I> Wire<S, I> {
+impl<I> Wire<I> {
     /// Writes what is left of interim answers.
     fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.begun.is_empty() {
@@ -114,7 +114,15 @@ impl<S: AsyncWrite + Unpin, I> Wire<S, I> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncRead for Wire<S, I> {
+impl<I> Drop for Wire<I> {
+    fn drop(&mut self) {
+        if self.pulse.is_answer_cut() {
+            self.stream.reset_on_close();
+        }
+    }
+}
+
+impl<I: Inlet> AsyncRead for Wire<I> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
@@ -126,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncRead for Wire<S, I> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, I: Inlet> AsyncWrite for Wire<S, I> {
+impl<I: Inlet> AsyncWrite for Wire<I> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_begun(cx))?;

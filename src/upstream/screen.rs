@@ -9,8 +9,9 @@
 
 use memchr::memchr;
 
-/// Interim answers before the final one: 100, 103 and a few 102 are all that anybody sends.
-const INTERIM_MAX: u32 = 16;
+/// Interim answers before the final one. A 102 every second says for long that the request is at work, and what follows
+/// is its outcome, which must not be lost to them; only a flood is.
+const INTERIM_MAX: u32 = 1000;
 /// Bytes of a line that has not ended; hyper bounds whole heads.
 const LINE_MAX: usize = 64 << 10;
 

@@ -100,6 +100,8 @@ async fn callers_of_one_key_never_see_each_others_answers_and_a_renewed_certific
         named(&[dns("same.test"), uri("b")], "same"),
         named(&[dns("a.test")], "same"),
         named(&[dns("b.test")], "same"),
+        named(&[dns("a.test"), dns("b.test")], "same"),
+        named(&[dns("a.test"), dns("c.test")], "same"),
         named(&[], "a"),
         named(&[], "b"),
     ];

@@ -26,6 +26,7 @@ mod key;
 mod metrics;
 mod night;
 mod observe;
+mod old;
 mod passing;
 mod problems;
 mod process;

@@ -18,7 +18,7 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::script::{GUARDED, PASSED, exchange, post, upstream_with};
+use crate::script::{GUARDED, IDEMPOTENT, PASSED, exchange, get, post, upstream_with};
 
 type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
 
@@ -133,6 +133,25 @@ async fn a_refused_stream_is_never_sent() {
     })
     .await;
     let error = upstreams.get(0).send(post(), GUARDED).await.unwrap_err();
+    assert!(matches!(error, SendError::NeverSent(Unsent::Refused(_))), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_idempotent_request_whose_stream_was_refused_goes_over_a_new_connection() {
+    let (upstreams, connections) = serve(100, |mut connection| async move {
+        // One stream of each connection is served.
+        if let Some(Ok(incoming)) = connection.accept().await {
+            answer(incoming);
+        }
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            respond.send_reset(Reason::REFUSED_STREAM);
+        }
+    })
+    .await;
+    exchange(upstreams.get(0), get(), IDEMPOTENT).await.unwrap();
+    exchange(upstreams.get(0), get(), IDEMPOTENT).await.unwrap();
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+    let error = upstreams.get(0).send(post(), PASSED).await.unwrap_err();
     assert!(matches!(error, SendError::NeverSent(Unsent::Refused(_))), "{error:?}");
 }
 

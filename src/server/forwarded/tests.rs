@@ -99,6 +99,23 @@ fn what_a_stranger_says_is_replaced() {
 
 // contract: section 7
 #[test]
+fn nobody_slips_in_what_reads_like_ours() {
+    let slipped = [
+        ("x_forwarded_for", "1.2.3.4"),
+        ("x-forwarded_for", "1.2.3.4"),
+        ("x-forwarded-prefix", "/admin"),
+        ("x_forwarded_ssl", "on"),
+        ("x-forwardedness", "much"),
+    ];
+    let names = |peer| forwarded(peer, false, "a.example", &slipped).into_iter().map(|(name, _)| name);
+    let ours = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto"];
+    let others = |peer| names(peer).filter(|name| !ours.contains(&name.as_str())).collect::<Vec<_>>();
+    assert_eq!(others("203.0.113.9:1"), ["x-forwardedness"]);
+    assert_eq!(others(PROXY), ["x-forwarded-prefix", "x-forwardedness", "x_forwarded_ssl"]);
+}
+
+// contract: section 7
+#[test]
 fn what_a_trusted_proxy_says_is_kept_and_appended_to() {
     let before = [
         ("x-forwarded-for", "203.0.113.9"),

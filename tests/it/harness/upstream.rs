@@ -356,7 +356,7 @@ impl State {
                         }
                     }
                     Step::Close => return,
-                    Step::Reset => return reset(&writer),
+                    Step::Reset => return reset(writer),
                     step @ (Step::Send(_) | Step::Token { .. } | Step::Hold | Step::Pause(_) | Step::Drip(_)) => {
                         if self.play(step, &token, &seen, &mut writer).await.is_err() {
                             return;
@@ -441,8 +441,9 @@ impl State {
     }
 }
 
-/// Closing with nothing lingering sends RST.
-fn reset(writer: &OwnedWriteHalf) {
+/// Closing with nothing lingering sends RST, and no FIN before it.
+fn reset(writer: OwnedWriteHalf) {
     let stream: &TcpStream = writer.as_ref();
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+    writer.forget();
 }
