@@ -8,6 +8,7 @@
 
 mod claim;
 mod limits;
+mod owners;
 mod trouble;
 
 #[cfg(test)]
@@ -22,9 +23,10 @@ use std::{
 };
 
 use dashmap::DashMap;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::{sleep, sleep_until, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::owners::Owners;
 pub use self::{
     claim::{Claim, Settled},
     limits::{Budget, Gauge, Held, Permit},
@@ -32,7 +34,8 @@ pub use self::{
 use crate::{
     clock::{self, Instant},
     rule::{
-        self, Admission, Cell, Expect, Fingerprint, Policy, RecordId, RouteName, Stored, Version, policy::OnInFlight,
+        self, Admission, Cell, Expect, Fingerprint, Policy, Record, RecordId, RouteName, Stored, Version,
+        policy::OnInFlight,
     },
     store::{Store, StoreError, Swap},
 };
@@ -47,6 +50,7 @@ pub struct Desk<S> {
     /// Requests that wait for an owner, by record; an entry exists only while somebody waits.
     waiters: DashMap<RecordId, u32>,
     waiting: Arc<Gauge>,
+    owners: Owners,
     /// Bytes of answers waiting for the store to come back.
     backlog: Arc<Budget>,
     /// Settlements and withdrawn claims that go on without their request.
@@ -186,6 +190,7 @@ impl<S: Store> Desk<S> {
             in_flight: Arc::new(Gauge::new(limits.max_in_flight)),
             waiters: DashMap::new(),
             waiting: Arc::new(Gauge::new(usize::MAX)),
+            owners: Owners::default(),
             backlog: Arc::new(Budget::new(limits.settle_backlog)),
             background: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -231,12 +236,19 @@ impl<S: Store> Desk<S> {
     /// A dropped future leaves no claim behind: one that may have been made is taken back in the background, which needs
     /// the runtime that the future was polled on.
     pub async fn board(self: &Arc<Self>, booking: Booking<'_>) -> Result<Boarding, BoardError> {
-        let Booking { id, fingerprint, policy, .. } = booking;
+        let Booking { id, policy, .. } = booking;
         let mut known: Option<Cell<Stored>> = None;
         let mut looked = false;
         let mut waiter: Option<Waiter<'_, S>> = None;
+        // The store cannot say when to look again.
+        let mut blind = false;
         loop {
-            match rule::admit(policy, known.as_ref(), fingerprint) {
+            match self.admit(&booking, known.as_ref(), looked) {
+                // A store that lost the owner's record would let anybody claim: it is asked first.
+                Admission::Claim { expect: Expect::Absent } if S::MAY_LOSE && !looked && self.owners.has(id) => {
+                    known = self.load(id).await?;
+                    looked = true;
+                }
                 Admission::Claim { expect } => {
                     let permit = if booking.observed { Some(Permit::none()) } else { self.in_flight.try_hold() };
                     let Some(permit) = permit else {
@@ -263,8 +275,8 @@ impl<S: Store> Desk<S> {
                 }
                 Admission::Mismatch => return Ok(Boarding::Mismatch),
                 Admission::Unknown => return Ok(Boarding::Unknown),
-                Admission::Busy { running, .. } => {
-                    let version = known.as_ref().expect("an owner is known from a cell").version;
+                Admission::Busy { running, lease_left } => {
+                    let seen = known.as_ref().map(|cell| cell.version).filter(|_| !blind && !lease_left.is_zero());
                     if policy.on_in_flight == OnInFlight::Reject || booking.observed {
                         return Ok(Boarding::InFlight { running });
                     }
@@ -279,19 +291,47 @@ impl<S: Store> Desk<S> {
                         },
                     };
                     let joined = clock::now();
+                    let changed = async {
+                        match seen {
+                            Some(version) => self.store.changed(id, version).await,
+                            None => sleep(LOOK_AGAIN).await,
+                        }
+                    };
                     tokio::select! {
                         biased;
-                        () = self.store.changed(id, version) => {}
+                        () = changed => {}
                         () = self.draining.cancelled() => return Ok(Boarding::Draining),
                         () = sleep_until(waiter.until) => {
                             return Ok(Boarding::InFlight { running: running + (clock::now() - joined) });
                         }
                     }
-                    known = self.load(id).await?;
+                    match self.load(id).await {
+                        Ok(cell) => (known, blind) = (cell, false),
+                        // The owner's answer may still come, and the store with it.
+                        Err(error) => {
+                            tracing::debug!(record = %id.short(), %error, "a waiter could not look");
+                            blind = true;
+                        }
+                    }
                     looked = true;
                 }
             }
         }
+    }
+
+    /// What the rule says, with what only this process can know: that a record's owner is here, though its lease has
+    /// lapsed or the store has lost it. `looked`: the store was asked.
+    fn admit<'a>(&self, booking: &Booking<'_>, known: Option<&'a Cell<Stored>>, looked: bool) -> Admission<'a, Stored> {
+        let admission = rule::admit(booking.policy, known, booking.fingerprint);
+        let running = match (&admission, known.map(|cell| (&cell.record, cell.age))) {
+            (
+                Admission::Unknown | Admission::Claim { expect: Expect::Version(_) },
+                Some((Record::InFlight { running, .. }, age)),
+            ) => *running + age,
+            (Admission::Claim { expect: Expect::Absent }, None) if S::MAY_LOSE && looked => Duration::ZERO,
+            _ => return admission,
+        };
+        if self.owners.has(booking.id) { Admission::Busy { lease_left: Duration::ZERO, running } } else { admission }
     }
 
     async fn load(&self, id: &RecordId) -> Result<Option<Cell<Stored>>, BoardError> {
@@ -306,7 +346,8 @@ impl<S: Store> Desk<S> {
         permit: Permit,
     ) -> Result<Result<Claim, Option<Cell<Stored>>>, BoardError> {
         let version = draw_version();
-        let asked = Asked { desk: self, claim: Some(Claim::new(booking, version, self.lease, permit)) };
+        let held = (permit, self.owners.enter(booking.id));
+        let asked = Asked { desk: self, claim: Some(Claim::new(booking, version, self.lease, held)) };
         let write = asked.claim().in_flight();
         let step = || self.store.swap(booking.id, expect, version, Some(write.clone()));
         match step().await {
@@ -390,6 +431,9 @@ impl<S: Store> Desk<S> {
         self.drained.cancelled().await;
     }
 }
+
+/// Between two looks of a waiter whom the store cannot tell when to look.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long the last writes of a drain may take.
 const LAST_WRITES: Duration = Duration::from_secs(1);

@@ -28,6 +28,9 @@ use crate::rule::{Cell, Expect, Record, RecordId, RouteName, Stored, UnknownReas
 ///   ones. It may at any time turn a completed record into one that is not kept, under the same version.
 /// * [`changed`](Store::changed) may return for no reason; it must return soon after the cell differs from `seen`.
 pub trait Store: Send + Sync + 'static {
+    /// Whether records may be gone although nobody wrote: a server that was flushed, or came back without its data.
+    const MAY_LOSE: bool;
+
     /// What is known of a key.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{Booking, Counters, Desk, Keep, Permit, draw_version};
+use super::{Booking, Counters, Desk, Keep, Permit, draw_version, owners::Owner};
 use crate::{
     clock::{self, Instant},
     rule::{Expect, Fingerprint, Record, RecordId, RouteName, Stored, Version},
@@ -31,6 +31,8 @@ pub struct Claim {
     pub(super) since: Instant,
     pub(super) renewed: Instant,
     pub(super) _permit: Permit,
+    /// `None` once nothing is to be sent by this claim any more.
+    owner: Option<Owner>,
 }
 
 /// What became of a settlement.
@@ -46,8 +48,9 @@ pub enum Settled {
 }
 
 impl Claim {
-    pub(super) fn new(booking: &Booking<'_>, version: Version, lease: Duration, permit: Permit) -> Self {
+    pub(super) fn new(booking: &Booking<'_>, version: Version, lease: Duration, held: (Permit, Owner)) -> Self {
         let now = clock::now();
+        let (permit, owner) = held;
         Self {
             id: *booking.id,
             fingerprint: booking.fingerprint,
@@ -59,6 +62,7 @@ impl Claim {
             since: now,
             renewed: now,
             _permit: permit,
+            owner: Some(owner),
         }
     }
 
@@ -78,6 +82,11 @@ impl Claim {
     #[must_use]
     pub fn keep(&self) -> Keep {
         self.keep
+    }
+
+    /// Nothing was sent, and nothing will be: nobody need wait for this claim.
+    pub(super) fn disown(&mut self) {
+        self.owner = None;
     }
 
     pub(super) fn in_flight(&self) -> Write {
@@ -186,15 +195,24 @@ impl<S: Store> Desk<S> {
         version: Version,
         next: &Option<Write>,
     ) -> Result<Settled, StoreError> {
-        let mut expect = claim.version;
+        let mut expect = Expect::Version(claim.version);
         loop {
-            match self.store.swap(&claim.id, Expect::Version(expect), version, next.clone()).await? {
+            match self.store.swap(&claim.id, expect, version, next.clone()).await? {
                 Swap::Done => return Ok(Settled::Done),
                 Swap::Stale(Some(cell)) if cell.version == version => return Ok(Settled::Done),
                 // The version is still one's own: a renewal whose reply was lost had happened, or a failover brought back
                 // what a renewal had replaced.
-                Swap::Stale(Some(cell)) if claim.owns(cell.version) && expect != cell.version => {
-                    expect = cell.version;
+                Swap::Stale(Some(cell)) if claim.owns(cell.version) && expect != Expect::Version(cell.version) => {
+                    expect = Expect::Version(cell.version);
+                }
+                // Nobody has written: the store lost the claim. Its outcome is known all the same, and must not be lost too.
+                Swap::Stale(None) if S::MAY_LOSE && next.is_none() => return Ok(Settled::Done),
+                Swap::Stale(None) if S::MAY_LOSE && expect != Expect::Absent => {
+                    tracing::warn!(
+                        record = %claim.id.short(), route = %claim.route,
+                        "the store lost the record of a request under way; its outcome is written anew"
+                    );
+                    expect = Expect::Absent;
                 }
                 Swap::Stale(_) => return Ok(Settled::Fenced),
             }

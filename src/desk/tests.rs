@@ -22,8 +22,13 @@ const SECOND: Duration = Duration::from_secs(1);
 fn desk() -> (TestDesk, FaultyStore<MemoryStore>) {
     let store =
         FaultyStore::new(Arc::new(MemoryStore::new(MemoryOptions { max_bytes: 1 << 20, allow_eviction: false })));
+    (another(&store), store)
+}
+
+/// Another process before the same store.
+fn another(store: &FaultyStore<MemoryStore>) -> TestDesk {
     let limits = Limits { lease: 15 * SECOND, max_in_flight: 2, settle_backlog: 4096 };
-    (Arc::new(Desk::new(Arc::new(store.clone()), limits)), store)
+    Arc::new(Desk::new(Arc::new(store.clone()), limits))
 }
 
 fn fingerprint(of: u8) -> Fingerprint {
@@ -228,10 +233,10 @@ async fn a_lease_is_renewed_while_the_owner_works() {
 // contract: R-18
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_fell_silent_reads_as_unknown_and_may_still_settle() {
-    let (desk, _) = desk();
+    let (desk, store) = desk();
     let claim = claimed(&desk).await;
     tokio::time::sleep(16 * SECOND).await;
-    assert!(matches!(board(&desk).await.unwrap(), Boarding::Unknown), "never free");
+    assert!(matches!(board(&another(&store)).await.unwrap(), Boarding::Unknown), "never free");
     assert_eq!(desk.settle(claim, completed()).await, Settled::Done);
     assert_eq!(desk.counters().settled_late.load(Ordering::Relaxed), 1);
     assert!(matches!(board(&desk).await.unwrap(), Boarding::Replay(_)));
@@ -244,10 +249,61 @@ async fn an_owner_is_fenced_once_somebody_else_has_written() {
     let claim = claimed(&desk).await;
     tokio::time::sleep(16 * SECOND).await;
     let anew = Policy { on_unknown: OnUnknown::Retry, ..Policy::default() };
-    let Boarding::Claimed(second) = board_as(&desk, &anew, 1).await.unwrap() else { panic!("claimed anew") };
+    let other = another(&store);
+    let Boarding::Claimed(second) = board_as(&other, &anew, 1).await.unwrap() else { panic!("claimed anew") };
     assert_eq!(desk.settle(claim, completed()).await, Settled::Fenced);
     assert!(matches!(held(&store).await, Some(Record::InFlight { .. })), "the second owner's record is untouched");
-    assert_eq!(desk.settle(second, completed()).await, Settled::Done);
+    assert_eq!(other.settle(second, completed()).await, Settled::Done);
+}
+
+// contract: R-18, P-1
+#[tokio::test(start_paused = true)]
+async fn where_the_owner_is_a_lapsed_lease_is_waited_for_and_nothing_runs_anew() {
+    for on_unknown in [OnUnknown::Hold, OnUnknown::Retry] {
+        let (desk, _) = desk();
+        let claim = claimed(&desk).await;
+        tokio::time::sleep(16 * SECOND).await;
+        let retry = tokio::spawn({
+            let (desk, policy) = (Arc::clone(&desk), Policy { on_unknown, ..Policy::default() });
+            async move { board_as(&desk, &policy, 1).await }
+        });
+        tokio::time::sleep(SECOND).await;
+        assert!(!retry.is_finished(), "{on_unknown:?}");
+        assert_eq!(desk.settle(claim, completed()).await, Settled::Done);
+        assert!(matches!(retry.await.unwrap().unwrap(), Boarding::Replay(_)), "{on_unknown:?}");
+    }
+}
+
+// contract: R-14
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_waits_for_the_store_is_waited_for_and_not_run_anew() {
+    let (desk, store) = desk();
+    let claim = claimed(&desk).await;
+    store.set_down(true);
+    assert_eq!(desk.settle(claim, completed()).await, Settled::Unsettled);
+    tokio::time::sleep(20 * SECOND).await;
+    // The store is back, and has not been told yet.
+    store.script(Step::Settle, Fault::Delay(2 * SECOND));
+    store.set_down(false);
+    let anew = Policy { on_unknown: OnUnknown::Retry, ..Policy::default() };
+    assert!(matches!(board_as(&desk, &anew, 1).await.unwrap(), Boarding::Replay(_)));
+}
+
+// contract: R-15
+#[tokio::test(start_paused = true)]
+async fn a_waiter_outlasts_a_store_that_is_away_for_a_while() {
+    let (desk, store) = desk();
+    let claim = claimed(&desk).await;
+    let waiter = tokio::spawn({
+        let desk = Arc::clone(&desk);
+        async move { board(&desk).await }
+    });
+    tokio::time::sleep(SECOND).await;
+    store.script(Step::Load, Fault::Refuse);
+    store.script(Step::Load, Fault::LoseReply);
+    store.script(Step::Load, Fault::LoseReply);
+    assert_eq!(desk.settle(claim, completed()).await, Settled::Done);
+    assert!(matches!(waiter.await.unwrap().unwrap(), Boarding::Replay(replay) if replay.waited));
 }
 
 // contract: R-14

@@ -64,7 +64,8 @@ impl<S: Store> Desk<S> {
     }
 
     /// Takes exactly this claim's version back, in the background, until the store says that it is gone.
-    pub fn withdraw(self: &Arc<Self>, claim: Claim) {
+    pub fn withdraw(self: &Arc<Self>, mut claim: Claim) {
+        claim.disown();
         let desk = Arc::clone(self);
         self.background.spawn(async move {
             let release = draw_version();

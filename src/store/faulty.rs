@@ -237,6 +237,8 @@ impl Drop for Hanging<'_> {
 }
 
 impl<S: Store> Store for FaultyStore<S> {
+    const MAY_LOSE: bool = S::MAY_LOSE;
+
     async fn load(&self, id: &RecordId) -> Result<Option<Cell<Stored>>, StoreError> {
         let (inner, id) = (Arc::clone(&self.inner), *id);
         self.step(Step::Load, async move { inner.load(&id).await }).await

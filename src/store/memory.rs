@@ -199,6 +199,8 @@ impl Slot {
 }
 
 impl Store for MemoryStore {
+    const MAY_LOSE: bool = false;
+
     async fn load(&self, id: &RecordId) -> Result<Option<Cell<Stored>>, StoreError> {
         let shard = self.slot(short(id)).lock();
         let now = self.now();

@@ -242,6 +242,8 @@ impl Peeked {
 }
 
 impl Store for RedisStore {
+    const MAY_LOSE: bool = true;
+
     async fn load(&self, id: &RecordId) -> Result<Option<Cell<Stored>>, StoreError> {
         Ok(self.look(id).await?.map(|details| details.cell))
     }

@@ -198,3 +198,43 @@ async fn a_stall_of_300_ms_at_500_claims_a_second_leaves_nothing_unknown_and_run
     }
     assert!(shared.upstream.executions_by_key().values().all(|times| *times == 1));
 }
+
+// contract
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_whose_record_the_server_lost_meanwhile_is_written_anew() {
+    for how in ["DEL", "FLUSHALL", "a restart without persistence"] {
+        let shared = shared!();
+        let proxy = shared.proxy().await;
+        shared.upstream.next(Script::hold());
+        let owner = charge(&proxy, "k").spawn();
+        shared.upstream.saw(1).await;
+        match how {
+            "DEL" => _ = shared.cli(&["DEL", &shared.records()[0]]),
+            "FLUSHALL" => _ = shared.cli(&["FLUSHALL"]),
+            _ => tokio::task::block_in_place(|| shared.redis.restart()),
+        }
+        shared.upstream.release();
+        let first = owner.await.unwrap();
+        assert!(matches!(first.outcome(), "executed" | "unsettled"), "{how}: {first:?}");
+        eventually("the retry is answered by the record", || async {
+            let again = charge(&proxy, "k").send().await;
+            again.outcome() == "replayed" && again.body == first.body
+        })
+        .await;
+        assert_eq!(shared.upstream.executions(), 1, "{how}");
+        proxy.says(&["WARN", "the store lost the record of a request under way"]).await;
+    }
+}
+
+// contract: R-12
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_whose_record_the_server_lost_meanwhile_is_a_release() {
+    let shared = shared!();
+    let proxy = shared.proxy().await;
+    shared.upstream.next(Script::raw("").then_hold().then(Script::answer(429)));
+    let owner = charge(&proxy, "k").spawn();
+    shared.upstream.saw(1).await;
+    shared.cli(&["FLUSHALL"]);
+    shared.upstream.release();
+    owner.await.unwrap().was(429, "released");
+}
