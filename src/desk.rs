@@ -415,7 +415,8 @@ impl<S: Store> Desk<S> {
         if timeout_at(deadline, quiet).await.is_ok() {
             return 0;
         }
-        let left = self.in_flight.held() + self.background.len();
+        // What goes on in the background holds its place among them.
+        let left = self.in_flight.held();
         self.drained.cancel();
         // Writing `unknown` is one trip to the store for each; a store that does not answer must not hold the end up.
         let written = async {
@@ -424,6 +425,25 @@ impl<S: Store> Desk<S> {
         };
         _ = timeout_at(clock::now() + LAST_WRITES, written).await;
         left
+    }
+
+    /// Runs what is left of an exchange whose client went away after its record was settled, until its
+    /// deadline or the drain's end. It counts against `max_in_flight`; beyond that it is dropped.
+    pub fn finish_without_client(self: &Arc<Self>, deadline: Instant, rest: impl Future<Output = ()> + Send + 'static) {
+        // None where the process is ending, and its runtimes with it.
+        let runtime = tokio::runtime::Handle::try_current();
+        let (Some(permit), Ok(runtime)) = (self.in_flight.try_hold(), runtime) else { return };
+        let desk = Arc::clone(self);
+        let rest = async move {
+            let _permit = permit;
+            tokio::select! {
+                biased;
+                () = rest => {}
+                () = desk.drain_ended() => {}
+                () = sleep_until(deadline) => {}
+            }
+        };
+        self.background.spawn_on(rest, &runtime);
     }
 
     /// Ends when the drain has ended: exchanges under way are lost then.

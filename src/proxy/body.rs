@@ -1,6 +1,7 @@
 //! Bodies in the proxy: reading one whole within bounds, giving back what was read, and what a client is sent.
 
 use std::{
+    fmt,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -33,7 +34,54 @@ pub(crate) enum Payload {
 #[derive(Debug)]
 pub(crate) enum Rest {
     Body(UpstreamBody),
+    Guarded(Guarded),
     Trailers(Option<HeaderMap>),
+}
+
+/// The rest of a guarded answer that was let go (contract: R-13). A client that leaves does not end the exchange
+/// (contract: R-9): the upstream may act for as long as it answers. So what is left is given to somebody else to read.
+pub(crate) struct Guarded {
+    body: Option<UpstreamBody>,
+    take_over: Option<Box<dyn FnOnce(UpstreamBody) + Send>>,
+}
+
+impl Guarded {
+    pub(crate) fn new(body: UpstreamBody, take_over: impl FnOnce(UpstreamBody) + Send + 'static) -> Self {
+        Self { body: Some(body), take_over: Some(Box::new(take_over)) }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::upstream)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(UpstreamBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), UpstreamBody::size_hint)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if let (Some(body), Some(take_over)) = (self.body.take(), self.take_over.take())
+            && !body.is_end_stream()
+        {
+            take_over(body);
+        }
+    }
+}
+
+impl fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarded").field("body", &self.body).finish_non_exhaustive()
+    }
 }
 
 impl Payload {
@@ -80,6 +128,7 @@ impl Body for ResponseBody {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 None => match rest {
                     Rest::Body(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::upstream),
+                    Rest::Guarded(body) => body.poll_frame(cx),
                     Rest::Trailers(trailers) => {
                         Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
                     }
@@ -110,6 +159,7 @@ impl Body for ResponseBody {
                 prefix.as_slice().is_empty()
                     && match rest {
                         Rest::Body(body) => body.is_end_stream(),
+                        Rest::Guarded(body) => body.is_end_stream(),
                         Rest::Trailers(trailers) => trailers.is_none(),
                     }
             }
@@ -123,6 +173,7 @@ impl Body for ResponseBody {
                 let ready: u64 = prefix.as_slice().iter().map(|part| part.len() as u64).sum();
                 let rest = match rest {
                     Rest::Body(body) => body.size_hint(),
+                    Rest::Guarded(body) => body.size_hint(),
                     // With trailers to come the length must not be promised, else they would not be framed.
                     Rest::Trailers(_) => SizeHint::new(),
                 };

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     Live, Payload, Proxy, Reply, Visit,
-    body::{Rest, join},
+    body::{Guarded, Rest, join},
     finish,
     headers::{self, IDEMPOTENCY_STATUS, IDEMPOTENT_REPLAYED},
     refusal::Refusal,
@@ -125,9 +125,9 @@ impl<S: Store> Proxy<S> {
         if let Err(reply) = tell.send(reply)
             && let Some(visit) = take(&slot)
         {
-            // The client went away; the account is closed all the same. A stream that nobody reads ends here.
-            let mut reply = reply;
-            reply.why = reply.why.or(Some("client-gone"));
+            // The client went away; the account is closed all the same. Nothing was refused.
+            let (mut visit, mut reply) = (visit, reply);
+            visit.why = reply.why.take().or(Some("client-gone"));
             drop(finish(visit, reply));
         }
     }
@@ -156,7 +156,11 @@ impl<S: Store> Proxy<S> {
         if let Some(account) = slot.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             account.upstream_took = Some(took);
         }
-        let (attempt, answer) = fetched.split(policy);
+        let (desk_after, until) = (Arc::clone(desk), started + policy.outcome_timeout);
+        let (attempt, answer) = fetched.split(policy, move |mut rest| {
+            let rest = async move { while let Some(Ok(_)) = rest.frame().await {} };
+            desk_after.finish_without_client(until, rest);
+        });
         let verdict = Settlement::of(&attempt, policy);
         let metrics = live.route_metrics.get(&route.name).unwrap_or(&live.nowhere);
         let outcome = match right {
@@ -259,7 +263,8 @@ enum Told {
 
 impl Fetched {
     /// What the rule needs of it, and what the client is told.
-    fn split(self, policy: &Policy) -> (Attempt<Stored>, Told) {
+    /// `take_over` reads what is left of an answer whose client went away.
+    fn split(self, policy: &Policy, take_over: impl FnOnce(UpstreamBody) + Send + 'static) -> (Attempt<Stored>, Told) {
         match self {
             Self::Whole { head, body, trailers: None } => {
                 let status = head.status.as_u16();
@@ -277,7 +282,8 @@ impl Fetched {
             }
             Self::LetGo { head, body, rest } => {
                 let answer = answered(&head, Stored::not_kept(head.status.as_u16(), &head.headers));
-                let payload = Payload::Stream { prefix: body.into_iter(), rest: Rest::Body(rest) };
+                let rest = Rest::Guarded(Guarded::new(rest, take_over));
+                let payload = Payload::Stream { prefix: body.into_iter(), rest };
                 (Attempt::Answered(answer), Told::Answer(Box::new((head, payload))))
             }
             Self::NeverSent(unsent) => (Attempt::NeverSent, Told::NeverSent(unsent)),

@@ -154,7 +154,8 @@ impl<S: Store> Proxy<S> {
             );
             return Err(Early::Refuse(Box::new(refusal)));
         }
-        if head.headers.get("early-data").is_some_and(|value| value.as_bytes() == b"1") {
+        // 1 is its only value, and whatever else it says is to be taken for that (RFC 8470 s5.1).
+        if head.headers.contains_key("early-data") {
             return Err(Early::Refuse(Box::new(Refusal::new(Problem::TooEarly))));
         }
         match identity::scope(policy, &head) {
@@ -275,6 +276,7 @@ fn answer_again(policy: &Policy, visitor: &Visitor, id: RecordId, replay: desk::
         }
         OnDuplicate::Ack => {
             let mut response = Response::new(Payload::empty());
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             if stored.is_kept() {
                 return again(response, outcome);
             }

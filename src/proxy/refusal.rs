@@ -166,6 +166,10 @@ impl Refusal {
         {
             headers.insert(header::LINK, link);
         }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            // RFC 9110 s15.5.6. Other methods are as good as the upstream says.
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        }
         if let Some(location) = self.location {
             headers.insert(header::LOCATION, location);
         }

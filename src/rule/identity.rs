@@ -232,8 +232,8 @@ fn carries_credential(head: &Head<'_>) -> bool {
 }
 
 /// Authentication schemes that sign each request anew, or answer a challenge.
-const UNSTABLE_SCHEMES: [&[u8]; 6] = [b"OAuth", b"Digest", b"Hawk", b"Signature", b"DPoP", b"Negotiate"];
-const UNSTABLE_PREFIX: &[u8] = b"AWS4-HMAC-";
+const UNSTABLE_SCHEMES: [&[u8]; 7] = [b"OAuth", b"Digest", b"Hawk", b"Signature", b"DPoP", b"Negotiate", b"NTLM"];
+const UNSTABLE_PREFIX: &[u8] = b"AWS4-";
 
 /// Whether a scope part's value is one that no retry will send again. Schemes are compared in any case (RFC 9110 s11.1).
 fn changes_each_time(part: &ScopePart, value: &[u8]) -> bool {

@@ -1,13 +1,10 @@
 //! A pull reader of JSON ([RFC 8259](https://www.rfc-editor.org/rfc/rfc8259)) that keeps what trees lose: numbers as
 //! written, members that come twice, strings whose escapes are no text.
 //!
-//! It allocates nothing and reads every document that the grammar allows, at most [`DEPTH_MAX`] deep, so that no
-//! document can overflow the stack of what reads it.
+//! It reads every document that the grammar allows, and what it skips may be nested as deep as it likes. Who descends
+//! into a document by recursion bounds the depth with [`Reader::at_most`], so that none can overflow the stack.
 
 use std::borrow::Cow;
-
-/// How many objects and arrays may be open at once.
-pub(super) const DEPTH_MAX: u8 = 128;
 
 /// The text is not JSON, or nested too deep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,14 +36,21 @@ pub(super) struct Text<'a> {
 pub(super) struct Reader<'a> {
     text: &'a str,
     at: usize,
-    depth: u8,
+    depth: u32,
+    depth_max: u32,
 }
 
 impl<'a> Reader<'a> {
-    /// Begins to read. The bytes must be UTF-8 throughout.
+    /// Begins to read. The bytes must be UTF-8 throughout; a byte order mark before them is ignored (RFC 8259 s8.1).
     pub(super) fn new(bytes: &'a [u8]) -> Result<Self, Invalid> {
+        Self::at_most(u32::MAX, bytes)
+    }
+
+    /// The same of a document in which no more objects and arrays are open at once.
+    pub(super) fn at_most(depth_max: u32, bytes: &'a [u8]) -> Result<Self, Invalid> {
         let text = std::str::from_utf8(bytes).map_err(|_| Invalid)?;
-        Ok(Self { text, at: 0, depth: 0 })
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        Ok(Self { text, at: 0, depth: 0, depth_max })
     }
 
     /// Reads the beginning of a value.
@@ -83,25 +87,32 @@ impl<'a> Reader<'a> {
 
     /// Reads what is left of a value whose beginning was read.
     pub(super) fn skip(&mut self, token: Token<'a>) -> Result<(), Invalid> {
-        let mut first = true;
-        match token {
-            Token::Literal(_) | Token::Number(_) | Token::Text(_) => {}
-            Token::Object => {
-                while self.member(first)?.is_some() {
-                    first = false;
-                    let token = self.value()?;
-                    self.skip(token)?;
+        // Which of what is open are objects; by hand, since a document may be deeper than the stack.
+        let mut open = Vec::new();
+        let mut token = token;
+        loop {
+            let mut first = match token {
+                Token::Literal(_) | Token::Number(_) | Token::Text(_) => false,
+                Token::Object => {
+                    open.push(true);
+                    true
                 }
-            }
-            Token::Array => {
-                while self.element(first)? {
-                    first = false;
-                    let token = self.value()?;
-                    self.skip(token)?;
+                Token::Array => {
+                    open.push(false);
+                    true
                 }
+            };
+            loop {
+                let Some(&is_object) = open.last() else { return Ok(()) };
+                let more = if is_object { self.member(first)?.is_some() } else { self.element(first)? };
+                if more {
+                    break;
+                }
+                open.pop();
+                first = false;
             }
+            token = self.value()?;
         }
-        Ok(())
     }
 
     /// Checks that only white space is left.
@@ -113,7 +124,7 @@ impl<'a> Reader<'a> {
     fn open(&mut self) -> Result<(), Invalid> {
         self.at += 1;
         self.depth += 1;
-        if self.depth > DEPTH_MAX { Err(Invalid) } else { Ok(()) }
+        if self.depth > self.depth_max { Err(Invalid) } else { Ok(()) }
     }
 
     fn next_in(&mut self, close: u8, first: bool) -> Result<bool, Invalid> {
@@ -312,7 +323,6 @@ mod tests {
             "nullx",
             "1 2",
             "{}{}",
-            "\u{feff}{}",
             "NaN",
             "[1 2]",
             "\"",
@@ -328,12 +338,29 @@ mod tests {
     }
 
     #[test]
-    fn nesting_is_bounded() {
+    fn what_is_skipped_may_be_nested_as_deep_as_it_likes() {
         let nested = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
-        assert!(valid(&nested(usize::from(DEPTH_MAX))));
-        assert!(!valid(&nested(usize::from(DEPTH_MAX) + 1)));
+        assert!(valid(&nested(1 << 19)));
+        assert!(valid(["{\"a\":".repeat(1 << 17), "1".into(), "}".repeat(1 << 17)].concat().as_bytes()));
         assert!(!valid(&vec![b'['; 1 << 20]));
         assert!(!valid("{\"a\":".repeat(1 << 18).as_bytes()));
+    }
+
+    #[test]
+    fn nesting_is_bounded_for_those_who_say_so() {
+        let skipped = |depth_max, text: &'static str| {
+            let mut reader = Reader::at_most(depth_max, text.as_bytes())?;
+            let token = reader.value()?;
+            reader.skip(token)
+        };
+        assert_eq!(skipped(2, "[[],{}]"), Ok(()));
+        assert_eq!(skipped(2, "[[{}]]"), Err(Invalid));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_ignored() {
+        assert!(valid("\u{feff}{}".as_bytes()));
+        assert!(!valid("\u{feff}\u{feff}{}".as_bytes()));
     }
 
     #[test]

@@ -3,11 +3,11 @@
 
 use http::{HeaderMap, header};
 
-/// The request's only Content-Type; `None` when it has none or several, of which no two readers take the same.
+/// The request's only Content-Type; `None` when it has none or several that differ, of which no two readers take the same.
 pub(super) fn content_type(headers: &HeaderMap) -> Option<&[u8]> {
     let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
     let line = lines.next()?;
-    lines.next().is_none().then(|| line.as_bytes())
+    lines.all(|other| other == line).then(|| line.as_bytes())
 }
 
 /// Whether a media type says JSON: `application/json` or `*/*+json`.

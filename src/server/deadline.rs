@@ -23,6 +23,9 @@ use crate::clock;
 /// How long a client that was told to go may be silent before it is taken to have heard it.
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
 
+/// The same while we drain: its answer was written a while ago, and everybody waits for this client.
+const LINGER_HURRIED: Duration = Duration::from_millis(250);
+
 /// How long an answer may still come to a client that has closed its side. It may have said only that it sends no more;
 /// or it has left, which looks the same until we write, and its request is given up then.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
@@ -68,6 +71,8 @@ pub(super) struct Pulse {
     gone: AtomicBool,
     /// A read waits for the exchange's end, of which the transport knows nothing.
     withheld: AtomicBool,
+    /// Everything is to end soon.
+    hurried: AtomicBool,
     /// An answer that ends with its connection has broken off.
     answer_cut: AtomicBool,
     /// Which request, counted from 0, is refused, and why. None after it is looked at.
@@ -110,6 +115,7 @@ impl Pulse {
             old: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             withheld: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
             answer_cut: AtomicBool::new(false),
             refused: OnceLock::new(),
         };
@@ -236,6 +242,11 @@ impl Pulse {
         self.lingering_in_silence.set(self.start, clock::now());
     }
 
+    /// Everything is to end soon: nobody is waited for longer than need be.
+    pub(super) fn hurry(&self) {
+        self.hurried.store(true, Relaxed);
+    }
+
     /// Tells whether the latest request's body has yet to arrive whole.
     pub(super) fn set_body_open(&self, open: bool) {
         self.body_open.store(open, Relaxed);
@@ -301,7 +312,8 @@ impl Pulse {
     pub(super) fn due(&self, limits: &Limits) -> Option<(Instant, Wait)> {
         let after =
             |stamp: &Stamp, patience: Duration, wait: Wait| stamp.get(self.start).map(|at| (at + patience, wait));
-        let silence = after(&self.lingering_in_silence, LINGER_SILENCE, Wait::Linger);
+        let silence = if self.hurried.load(Relaxed) { LINGER_HURRIED } else { LINGER_SILENCE };
+        let silence = after(&self.lingering_in_silence, silence, Wait::Linger);
         if let Some(due) = silence
             .into_iter()
             .chain(after(&self.lingering, limits.linger_timeout, Wait::Linger))

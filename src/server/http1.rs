@@ -47,6 +47,7 @@ pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> 
     std::future::poll_fn(|cx| {
         if !stopping && stopped.as_mut().poll(cx).is_ready() {
             stopping = true;
+            pulse.hurry();
             if pulse.is_quiet() {
                 return Poll::Ready(Ok(()));
             }

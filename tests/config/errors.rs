@@ -104,6 +104,7 @@ cases! {
     a_key_pointer_without_a_slash: policy("key = [\"json:id\"]");
     a_key_without_a_name: policy("key = [\"query:\"]");
     a_content_source_before_another: policy("key = [\"content:10s\", \"header:Idempotency-Key\"]");
+    a_composite_whose_second_part_says_not_where: policy("key = [\"header:ce-source+ce-id\"]");
     a_content_source_in_a_composite: policy("key = [\"header:ce-id+content:10s\"]");
     a_content_source_without_a_unit: policy("key = [\"content:10\"]");
     a_content_source_that_does_not_see_the_body: policy("key = [\"content:10s\"]\nfingerprint = [\"method\", \"path\"]");
@@ -144,6 +145,8 @@ cases! {
     two_routes_for_the_same_requests:
         route("path = \"/v1/{id}\"\nmethods = [\"POST\", \"PUT\"]\n[[routes]]\nname = \"s\"\npath = \"/v1/{charge}\"\nmethods = [\"POST\"]");
     two_routes_of_one_name: route("path = \"/a\"\n[[routes]]\nname = \"r\"\npath = \"/b\"");
+    two_routes_of_one_id: route("id = \"x\"\npath = \"/a\"\n[[routes]]\nname = \"x\"\npath = \"/b\"");
+    a_route_with_the_id_of_the_fallback: route("id = \"default\"\npath = \"/a\"");
     a_route_named_as_the_fallback: format!("{BASE}[[routes]]\nname = \"default\"\npath = \"/\"\n");
 
     an_upstream_without_a_url: upstream("http2 = true");

@@ -96,7 +96,10 @@ async fn trailers_on_a_guarded_request_are_400() {
 async fn early_data_is_425() {
     let upstream = Upstream::start().await;
     let proxy = Proxy::before(&upstream).await;
-    proxy.charge("k").field("Early-Data", "1").send().await.refused(425, "too-early");
+    // RFC 8470 s5.1: whatever else it says is taken for 1.
+    for value in ["1", "0", "?1", "1, 1", ""] {
+        proxy.charge("k").field("Early-Data", value).send().await.refused(425, "too-early");
+    }
     assert_eq!(upstream.requests().len(), 0);
     proxy.get("/v1/a").field("Early-Data", "1").send().await.was(200, "");
     proxy.charge("k").send().await.was(200, "executed");

@@ -50,7 +50,39 @@ async fn what_is_left_at_the_drains_end_is_counted_and_the_exit_is_1() {
     }
     assert_eq!(proxy.exit().await, Some(1), "{}", proxy.said());
     let said = proxy.said();
-    assert!(said.lines().last().unwrap().contains('2'), "{said}");
+    assert!(said.lines().last().unwrap().contains("left=2"), "{said}");
+}
+
+// contract: R-23
+#[tokio::test]
+async fn a_client_that_has_its_answer_and_stays_is_not_waited_for() {
+    let upstream = Upstream::start().await;
+    upstream.next(Script::hold());
+    let mut proxy = Proxy::start(Config::new(&upstream).server("drain_timeout = \"4s\"")).await;
+    let mut client = proxy.charge("k").begin().await;
+    upstream.saw(1).await;
+    proxy.signal("TERM").await;
+    eventually("nobody listens", || async { Connection::try_open(proxy.address()).await.is_err() }).await;
+    upstream.release();
+    soon(client.reply()).await.unwrap().was(200, "executed");
+    assert_eq!(proxy.exit().await, Some(0), "{}", proxy.said());
+    drop(client);
+}
+
+// contract: R-23
+#[tokio::test]
+async fn a_passed_request_that_is_cut_is_not_said_to_be_unknown() {
+    let upstream = Upstream::start().await;
+    upstream.program(|_| Script::hang());
+    let mut proxy = Proxy::start(Config::new(&upstream).server("drain_timeout = \"300ms\"")).await;
+    let passed = proxy.get("/v1/a").begin().await;
+    upstream.saw(1).await;
+    proxy.signal("TERM").await;
+    assert_eq!(proxy.exit().await, Some(1), "{}", proxy.said());
+    let said = proxy.said();
+    let last = said.lines().last().unwrap();
+    assert!(last.contains("connections=1") && !last.contains("unknown"), "{said}");
+    drop(passed);
 }
 
 // contract: R-23

@@ -114,6 +114,30 @@ async fn a_connection_that_is_not_made_in_time_frees_the_key() {
     assert!(proxy.records("").await.is_empty());
 }
 
+// contract: R-9
+// contract: P-4
+#[tokio::test]
+async fn an_answer_that_was_let_go_is_read_to_its_end_though_its_client_leaves() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::start(Config::new(&upstream).upstream("max_idle_guarded = \"30s\"")).await;
+    let events = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 8\r\n\r\nhalf";
+    upstream.next(Script::raw(events).then_hold().then(Script::raw("re")).then_hold().then(Script::raw("st")));
+    let mut client = proxy.charge("k").begin().await;
+    assert_eq!(soon(client.head()).await.unwrap().outcome(), "not-kept");
+    client.reset();
+    pass(100).await;
+    let in_flight = || async { proxy.metrics().await.sum("oncegate_in_flight", &[]) };
+    // It is when something is written to it that the client is found to be gone.
+    upstream.release();
+    eventually("somebody else reads", || async { in_flight().await == 1.0 }).await;
+    upstream.release();
+    eventually("it has ended", || async { in_flight().await == 0.0 }).await;
+    // The connection was not cut: it can be used again.
+    proxy.charge("other").send().await.was(200, "executed");
+    assert_eq!(upstream.connections(), 1);
+    proxy.charge("k").send().await.refused(409, "response-not-kept");
+}
+
 // contract: R-11
 #[tokio::test]
 async fn no_free_connection_in_time_frees_the_key() {

@@ -253,3 +253,19 @@ async fn names_that_look_like_the_keys_are_400_on_guarded_methods() {
     assert_eq!(upstream.requests().len(), 0);
     proxy.get("/v1/a").field("Idempotency_Key", "k").send().await.was(200, "");
 }
+
+// contract: R-4
+#[tokio::test]
+async fn json_that_others_read_has_its_key_however_it_is_dressed() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::start(Config::new(&upstream).policy("key = [\"json:/id\"]")).await;
+    let deep = format!("{{\"id\":\"deep\",\"x\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let json = |body: &str| proxy.post("/v1/charges").auth("alice").json(body);
+    let marked = json("\u{feff}{\"id\":\"marked\"}");
+    let twice = json("{\"id\":\"twice\"}").field("Content-Type", "application/json");
+    for request in [json(&deep), marked, twice] {
+        request.send().await.was(200, "executed");
+        request.send().await.was(200, "replayed");
+    }
+    assert_eq!(upstream.executions(), 3);
+}

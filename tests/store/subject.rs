@@ -103,6 +103,8 @@ impl<S: Subject> Subject for Faulty<S> {
 pub(crate) struct Heedful<S>(FaultyStore<S>);
 
 impl<S: Store> Store for Heedful<S> {
+    const MAY_LOSE: bool = S::MAY_LOSE;
+
     async fn load(&self, id: &RecordId) -> Result<Option<Cell<Stored>>, StoreError> {
         loop {
             if let Ok(cell) = self.0.load(id).await {

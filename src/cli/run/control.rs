@@ -94,13 +94,17 @@ impl<S: Store> Control<S> {
             }
         };
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
-        if left == 0 {
-            tracing::info!(left, "drained: everything was finished");
+        let Left { exchanges: left, connections } = left;
+        if left > 0 {
+            tracing::warn!(left, "drained: requests that were left are recorded as unknown, if the store took that");
+        } else if connections > 0 {
+            tracing::warn!(connections, "drained: connections that were left have been cut");
         } else {
-            tracing::warn!(left, "drained: what was left is recorded as unknown");
+            tracing::info!(left, "drained: everything was finished");
         }
         shared.log.flush();
-        left
+        // A connection that is left carries an exchange that was counted, or a request that was only passed.
+        left.max(connections)
     }
 }
 
@@ -174,7 +178,7 @@ async fn drain<S: Store>(
     doors: &Doors,
     readiness: &Readiness,
     threads: Vec<JoinHandle<()>>,
-) -> usize {
+) -> Left {
     let patience = shared.live.load().config().server.drain_timeout;
     let deadline = clock::now() + patience;
     tracing::info!(
@@ -191,15 +195,20 @@ async fn drain<S: Store>(
         }
     };
     let exchanges = shared.desk.drained(deadline, connections).await;
-    let open = doors.server.connections.open();
-    if open > 0 && exchanges > 0 {
+    let connections = doors.server.connections.open();
+    if connections > 0 && exchanges > 0 {
         // Exchanges that were cut tell their clients; give those answers a moment to leave.
         sleep(LAST_WORDS).await;
     }
     doors.ended.cancel();
     drop(threads);
-    // A connection that is left carries an exchange that was counted, or a request that was only passed.
-    exchanges.max(open)
+    Left { exchanges, connections }
+}
+
+/// What a drain could not wait for.
+struct Left {
+    exchanges: usize,
+    connections: usize,
 }
 
 /// Between two looks at the connections that are left.

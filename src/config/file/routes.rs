@@ -157,6 +157,25 @@ pub(super) fn check_names(read: &[ReadRoute<'_, '_>]) {
             seen.insert(name, place);
         }
     }
+    check_ids(read);
+}
+
+/// The records of a key are one route's: of two with one id, each would answer for the other.
+fn check_ids(read: &[ReadRoute<'_, '_>]) {
+    let mut seen: HashMap<&str, &RouteName> = HashMap::new();
+    for (section, route) in read.iter().filter_map(|read| Some((&read.section, read.route.as_ref()?))) {
+        let id = &*route.id;
+        let place = section.place(if *id == *route.name.0 { "name" } else { "id" });
+        let other = seen.insert(id, &route.name).filter(|other| **other != route.name);
+        if let Some(other) = other {
+            let message = format!("the id of route `{other}` too");
+            let help = "give each its own id: records of one would be the other's answers";
+            section.reader.error(&place, message, "", help);
+        } else if id == FALLBACK && *route.name.0 != *FALLBACK && falls_back(read) {
+            let help = "choose another: \"default\" is the id of what requests meet that no route matches";
+            section.reader.error(&place, "a route with the id \"default\"", "", help);
+        }
+    }
 }
 
 /// No two routes may match the same host, path and method (contract: section 4).
@@ -209,6 +228,11 @@ fn share_method(one: &Route, other: &Route) -> bool {
     }
 }
 
+/// Whether there are requests that no route matches.
+fn falls_back(read: &[ReadRoute<'_, '_>]) -> bool {
+    !read.iter().filter_map(|read| read.route.as_ref()).any(Route::catches_all)
+}
+
 /// What requests meet that no route matches: the only upstream with `[defaults]` (contract: R-1).
 pub(super) fn fallback(
     top: &Section<'_, '_>,
@@ -217,9 +241,8 @@ pub(super) fn fallback(
     read: &[ReadRoute<'_, '_>],
     whole: &Whole<'_>,
 ) -> Route {
-    let reachable = !read.iter().filter_map(|read| read.route.as_ref()).any(Route::catches_all);
     let mut layer = defaults.clone();
-    if reachable {
+    if falls_back(read) {
         let section = section.unwrap_or(top);
         layer.relate(section, &section.span, Some(whole.store), whole.client_certificates());
         // A route that could not be read may be the one that catches all.

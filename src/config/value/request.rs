@@ -81,6 +81,10 @@ pub(crate) fn key_source(text: &str) -> Result<KeySource, Wrong> {
 
 fn simple_source(text: &str) -> Result<KeySource, Wrong> {
     match text.split_once(':') {
+        Some(("header", name)) if name.contains('+') => wrong(
+            "headers joined by +, of which one does not say that it is a header",
+            "let each part say where it is: \"header:ce-source+header:ce-id\"",
+        ),
         Some(("header", name)) => end_to_end(name).map(KeySource::Header),
         Some(("query", name)) => named(name, "say \"query:key\"").map(KeySource::Query),
         Some(("form", name)) => named(name, "say \"form:key\"").map(KeySource::Form),

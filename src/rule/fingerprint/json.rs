@@ -10,10 +10,13 @@ use serde_json::Number;
 
 use crate::rule::json::{Invalid, Reader, Token};
 
+/// How many objects and arrays may be open at once: they are written by recursion.
+const DEPTH_MAX: u32 = 128;
+
 /// The canonical form; `None` when the body is not JSON (RFC 7493), nested too deep, or would lose something.
 pub(super) fn canonical(body: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(body.len());
-    let mut reader = Reader::new(body).ok()?;
+    let mut reader = Reader::at_most(DEPTH_MAX, body).ok()?;
     write(&mut reader, &mut out).ok()?;
     reader.end().ok()?;
     Some(out)

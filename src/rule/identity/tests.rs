@@ -95,6 +95,8 @@ fn schemes_that_change_with_each_request_are_no_scope() {
         "Signature keyId=\"x\"",
         "DPoP x",
         "NEGOTIATE YII=",
+        "NTLM TlRM",
+        "AWS4-ECDSA-P256-SHA256 Credential=x",
     ];
     for value in unstable {
         assert_eq!(said(&policy, None, &[("authorization", value)]), Err(ScopeError::Unstable), "{value}");
