@@ -37,6 +37,7 @@ use crate::{
     config::{self, Config},
     rule::identity::IdKey,
     store::Store,
+    telemetry::metrics::OperatorChange,
 };
 
 /// What operators are served from.
@@ -60,6 +61,9 @@ pub trait Process: Send + Sync + 'static {
 
     /// Every metric, in the Prometheus text format.
     fn metrics(&self) -> String;
+
+    /// An operator changed a record (contract: P-1).
+    fn changed(&self, change: OperatorChange);
 }
 
 /// Whether requests are taken; shared by the thread that knows with those that ask.

@@ -65,6 +65,8 @@ pub struct Desk<S> {
 pub struct Counters {
     /// Settlements of records whose lease had lapsed.
     pub settled_late: AtomicU64,
+    /// Unknown records that were claimed anew.
+    pub run_anew: AtomicU64,
     /// Claims of uncertain fate that were taken back.
     pub claims_abandoned_ok: AtomicU64,
     /// Claims of uncertain fate that turned out never to have been made, or to be somebody else's.
@@ -261,7 +263,16 @@ impl<S: Store> Desk<S> {
                         continue;
                     };
                     match self.claim(&booking, expect, permit).await? {
-                        Ok(claim) => return Ok(Boarding::Claimed(claim)),
+                        Ok(claim) => {
+                            if let Expect::Version(_) = expect {
+                                Counters::count(&self.counters.run_anew);
+                                tracing::warn!(
+                                    record = %id.short(), route = %booking.route,
+                                    "a request whose outcome is unknown is run anew: its route says so"
+                                );
+                            }
+                            return Ok(Boarding::Claimed(claim));
+                        }
                         Err(cell) => known = cell,
                     }
                     looked = true;

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     rule::{Cell, Expect, Policy, Record, RecordId, Stored, Version, policy::KeySource},
     store::{State, Store, Swap, Write},
+    telemetry::metrics::OperatorChange,
 };
 
 /// The state of a record that there is not.
@@ -89,6 +90,7 @@ impl<S: Store> Admin<S> {
             match swap.map_err(|error| unavailable(&error))? {
                 Swap::Done => {
                     change.log(&id, &cell, call);
+                    self.process.changed(change.kind());
                     return Ok(self.changed(&id, &cell, change).await);
                 }
                 Swap::Stale(None) => return Err(absent()),
@@ -142,6 +144,14 @@ impl<S: Store> Admin<S> {
 }
 
 impl Change {
+    fn kind(&self) -> OperatorChange {
+        match self {
+            Self::NotExecuted => OperatorChange::ResolvedNotExecuted,
+            Self::Executed(_) => OperatorChange::ResolvedExecuted,
+            Self::Forget { .. } => OperatorChange::Forgotten,
+        }
+    }
+
     /// Who did what to which record; never what was answered.
     fn log(&self, id: &RecordId, was: &Cell<Stored>, call: &Call<'_>) {
         let (who, record, route, was) = (&call.caller, id.short(), &was.route, State::of(was).as_str());

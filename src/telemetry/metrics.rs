@@ -86,6 +86,18 @@ labels! {
 }
 
 labels! {
+    /// The `change` of `operator_changes_total`.
+    OperatorChange {
+        /// An unknown record was executed.
+        ResolvedExecuted => "resolved_executed",
+        /// An unknown record was not executed: its key is free.
+        ResolvedNotExecuted => "resolved_not_executed",
+        /// A record is forgotten: its key is free.
+        Forgotten => "forgotten",
+    }
+}
+
+labels! {
     /// The `result` of `config_reloads_total`.
     Reloaded {
         /// The new configuration holds.
@@ -134,6 +146,8 @@ struct Families {
     waiters: IntGauge,
     lapsed: IntCounter,
     settled_late: IntCounter,
+    run_anew: IntCounter,
+    operator_changes: IntCounterVec,
     abandoned: IntCounterVec,
     unknown_expiring: IntGauge,
     unknown_expired: IntCounter,
@@ -162,6 +176,8 @@ pub struct Readings {
     pub waiters: usize,
     /// Settlements of records whose lease had lapsed.
     pub settled_late: u64,
+    /// Unknown records that were run anew.
+    pub run_anew: u64,
     /// Claims of uncertain fate: taken back, never there, not taken back.
     pub claims_abandoned: [u64; 3],
     /// Open connections of clients.
@@ -211,6 +227,11 @@ impl Metrics {
     /// Counts an unknown record that was forgotten unresolved (P-5).
     pub fn unknown_expired(&self) {
         self.families.unknown_expired.inc();
+    }
+
+    /// Counts what an operator did to a record.
+    pub fn changed_by_operator(&self, change: OperatorChange) {
+        self.families.operator_changes.with_label_values(&[OperatorChange::WORDS[change as usize]]).inc();
     }
 
     /// Counts a store that came back empty (S-4).
@@ -315,6 +336,8 @@ impl Families {
             waiters: gauge("waiters", "Requests that wait for an owner."),
             lapsed: counter("leases_lapsed_total", "Leases that lapsed: their records read as unknown."),
             settled_late: counter("settled_late_total", "Settlements of records whose lease had lapsed."),
+            run_anew: counter("unknown_run_anew_total", "Unknown records run anew, since their route says retry."),
+            operator_changes: counters("operator_changes_total", "Records changed by an operator.", &["change"]),
             abandoned: counters("claims_abandoned_total", "Claims of uncertain fate, taken back.", &["result"]),
             unknown_expiring: gauge("unknown_expiring", "Unknown records that will be forgotten within a day."),
             unknown_expired: counter("unknown_expired_total", "Unknown records forgotten unresolved."),
@@ -335,15 +358,18 @@ impl Families {
             reloads: counters("config_reloads_total", "Reloads of the configuration.", &["result"]),
             loaded: float("config_loaded_timestamp_seconds", "When the configuration was last loaded."),
         };
+        OperatorChange::WORDS.iter().for_each(|word| _ = families.operator_changes.with_label_values(&[word]));
         Reloaded::WORDS.iter().for_each(|word| _ = families.reloads.with_label_values(&[word]));
         families
     }
 
     fn read(&self, readings: &Readings) {
-        let Readings { figures, in_flight, waiters, settled_late, claims_abandoned, downstream, upstream } = *readings;
+        let Readings { figures, in_flight, waiters, settled_late, run_anew, claims_abandoned, downstream, upstream } =
+            *readings;
         self.in_flight.set(whole(in_flight as u64));
         self.waiters.set(whole(waiters as u64));
         catch_up(&self.settled_late, settled_late);
+        catch_up(&self.run_anew, run_anew);
         for (result, total) in ["ok", "refused", "failed"].into_iter().zip(claims_abandoned) {
             catch_up(&self.abandoned.with_label_values(&[result]), total);
         }

@@ -20,6 +20,7 @@ use oncegate::{
         faulty::FaultyStore,
         memory::{MemoryOptions, MemoryStore},
     },
+    telemetry::metrics::OperatorChange,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -87,6 +88,8 @@ impl Process for Told {
     fn metrics(&self) -> String {
         "oncegate_in_flight 0\n".to_owned()
     }
+
+    fn changed(&self, _change: OperatorChange) {}
 }
 
 impl Served {

@@ -190,8 +190,12 @@ async fn resolve_completes_or_frees_only_what_is_unknown() {
     assert_eq!(conflict.status, 409);
     assert!(conflict.text().contains("completed"), "{conflict:?}");
     assert_eq!(upstream.executions(), 1);
-    // Who did what stands in the log.
+    // Who did what stands in the log, and that somebody did in the metrics.
     proxy.says(&["resolve"]).await;
+    let changes = proxy.metrics().await;
+    let count = |change| changes.sum("oncegate_operator_changes_total", &[("change", change)]);
+    let words = ["resolved_executed", "resolved_not_executed", "forgotten"];
+    assert_eq!(words.map(count), [1.0, 0.0, 0.0]);
 }
 
 #[tokio::test]

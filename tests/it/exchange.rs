@@ -615,4 +615,6 @@ async fn on_unknown_retry_runs_it_again_and_says_so() {
     proxy.charge("k").send().await.was(200, "executed");
     proxy.charge("k").send().await.was(200, "replayed");
     assert_eq!(upstream.executions(), 2);
+    proxy.says(&["WARN", "is run anew", "route=charges"]).await;
+    assert_eq!(proxy.metrics().await.sum("oncegate_unknown_run_anew_total", &[]), 1.0);
 }

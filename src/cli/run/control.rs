@@ -24,7 +24,7 @@ use crate::{
     config::Config,
     proxy::Shared,
     store::Store,
-    telemetry::metrics::Readings,
+    telemetry::metrics::{OperatorChange, Readings},
 };
 
 /// What the control thread looks after.
@@ -148,6 +148,10 @@ struct Served<S> {
 }
 
 impl<S: Store> Process for Served<S> {
+    fn changed(&self, change: OperatorChange) {
+        self.shared.metrics.changed_by_operator(change);
+    }
+
     fn config(&self) -> Arc<Config> {
         Arc::clone(self.shared.live.load().config())
     }
@@ -161,6 +165,7 @@ impl<S: Store> Process for Served<S> {
             in_flight: desk.in_flight().held(),
             waiters: desk.waiting(),
             settled_late: count(&counters.settled_late),
+            run_anew: count(&counters.run_anew),
             claims_abandoned: [
                 count(&counters.claims_abandoned_ok),
                 count(&counters.claims_abandoned_refused),
