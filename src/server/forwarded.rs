@@ -83,7 +83,8 @@ impl Before {
             x_proto: list(headers, &X_FORWARDED_PROTO),
             x_host: list(headers, &X_FORWARDED_HOST),
             x_port: list(headers, &X_FORWARDED_PORT),
-            forwarded: list(headers, &FORWARDED),
+            // A quote that is not closed would swallow our own element, too.
+            forwarded: list(headers, &FORWARDED).filter(|text| split_unquoted(text, ',').is_some()),
         }
     }
 }

@@ -121,6 +121,15 @@ fn what_a_trusted_proxy_says_is_kept_and_appended_to() {
     );
 }
 
+// contract: section 7
+#[test]
+fn what_a_trusted_proxy_says_is_replaced_where_it_would_swallow_our_word() {
+    for open in ["for=1.2.3.4;host=\"", "for=\"203.0.113.9\\\""] {
+        let said = forwarded(PROXY, false, "a.example", &[("forwarded", open)]);
+        assert_eq!(said[0], ("forwarded".to_owned(), "for=10.0.0.1;host=a.example;proto=http".to_owned()), "{open}");
+    }
+}
+
 #[test]
 fn the_port_is_the_one_that_the_client_meant() {
     let local = Some("192.0.2.1:8080".parse().unwrap());
