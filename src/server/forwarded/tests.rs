@@ -123,6 +123,19 @@ fn what_a_trusted_proxy_says_is_kept_and_appended_to() {
 
 // contract: section 7
 #[test]
+fn a_proxy_that_writes_x_forwarded_for_alone_is_heard_by_who_reads_forwarded() {
+    for (value, before) in [
+        ("203.0.113.9", "for=203.0.113.9, "),
+        ("203.0.113.9:4711, nonsense, 2001:db8::1", "for=203.0.113.9, for=unknown, for=\"[2001:db8::1]\", "),
+        ("", "for=unknown, "),
+    ] {
+        let said = forwarded(PROXY, false, "a", &[("x-forwarded-for", value)]);
+        assert_eq!(said[0].1, format!("{before}for=10.0.0.1;host=a;proto=http"), "{value}");
+    }
+}
+
+// contract: section 7
+#[test]
 fn what_a_trusted_proxy_says_is_replaced_where_it_would_swallow_our_word() {
     for open in ["for=1.2.3.4;host=\"", "for=\"203.0.113.9\\\""] {
         let said = forwarded(PROXY, false, "a.example", &[("forwarded", open)]);
