@@ -195,9 +195,14 @@ fn port(host: &str, local: Option<SocketAddr>, tls: bool) -> u16 {
     named.or_else(|| local.map(|local| local.port())).unwrap_or(if tls { 443 } else { 80 })
 }
 
-/// A list field's lines as one.
+/// A list field's lines as one, `?` for each byte that is no text.
+///
+/// Such a byte must not take its line away: with it would go what the proxies appended to that line, and a client's lie in
+/// another line, or in the other field, would be the last word.
 fn list(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let lines: Vec<_> = headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
+    let text = |byte: &u8| if byte.is_ascii() { char::from(*byte) } else { '?' };
+    let lines: Vec<String> =
+        headers.get_all(name).iter().map(|line| line.as_bytes().iter().map(text).collect()).collect();
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
