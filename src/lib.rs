@@ -56,6 +56,9 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod desk;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod proxy;
 pub mod rule;
 pub mod server;

@@ -4,6 +4,9 @@
 //! log ([`Diagnostic::summary`]), and for scripts ([`Diagnostic::to_json`]). None of them shows the user information of a
 //! URL, and messages never repeat a value: it may hold a secret that came from the environment.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
+
 use std::{fmt, ops::Range, sync::Arc};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};

@@ -3,6 +3,9 @@
 //! Pure functions. What a request says of the hops before us is believed of a trusted proxy alone, and only as far back as
 //! the first address that is not one; from anybody else it is replaced (contract: section 7).
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
+
 use std::{
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
