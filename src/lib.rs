@@ -57,6 +57,9 @@ pub mod clock;
 pub mod config;
 pub mod crypto;
 pub mod desk;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod proxy;
 pub mod rule;
 pub mod server;

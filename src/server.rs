@@ -37,6 +37,8 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::proxy_protocol::hold as proxy_protocol_holds;
 pub use self::{
     accept::serve,
     body_timeout::{TimedBody, TimedBodyError},

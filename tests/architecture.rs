@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &["rule"]),
     ("telemetry", &["clock", "config", "rule", "store"]),
     ("rule", &[]),
+    ("fuzzing", &["config", "rule", "server", "store"]),
     ("body", &[]),
     ("clock", &[]),
     ("crypto", &[]),

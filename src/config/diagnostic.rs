@@ -4,6 +4,9 @@
 //! log ([`Diagnostic::summary`]), and for scripts ([`Diagnostic::to_json`]). None of them shows the user information of a
 //! URL, and messages never repeat a value: it may hold a secret that came from the environment.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
+
 use std::{fmt, ops::Range, sync::Arc};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
@@ -22,7 +25,9 @@ pub(crate) struct Source {
 impl Source {
     /// A text and the name it is shown under. User information of URLs is blotted out: it may hold a password.
     pub(crate) fn new(name: &str, text: &str) -> Arc<Self> {
-        Arc::new(Self { name: name.to_owned(), text: blot_user_information(text) })
+        // Of control characters the renderer shows all but these, which some terminals obey. The dot is as long.
+        let text = text.replace(|c| matches!(c, '\u{80}'..='\u{9f}'), "\u{b7}");
+        Arc::new(Self { name: name.to_owned(), text: blot_user_information(&text) })
     }
 
     /// Line and column, both from 1, the column in characters.
@@ -75,7 +80,7 @@ pub type Warning = Diagnostic;
 impl Diagnostic {
     /// An error without a place.
     pub(crate) fn error(message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, message: message.into(), label: None, help: None, place: None }
+        Self { severity: Severity::Error, message: harmless(message), label: None, help: None, place: None }
     }
 
     /// A warning without a place.
@@ -91,13 +96,13 @@ impl Diagnostic {
 
     /// With a word beside the caret.
     pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = Some(label.into());
+        self.label = Some(harmless(label));
         self
     }
 
     /// With the remedy.
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(harmless(help));
         self
     }
 
@@ -195,6 +200,13 @@ impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.render(false))
     }
+}
+
+/// A text without control characters, which names in the file may hold and a terminal would obey. Line feeds stay.
+fn harmless(text: impl Into<String>) -> String {
+    let text = text.into();
+    let obeyed = |c: char| c.is_control() && c != '\n';
+    if text.contains(obeyed) { text.replace(obeyed, "\u{fffd}") } else { text }
 }
 
 /// Breaks a text at spaces into lines of at most `columns` characters, where it can.

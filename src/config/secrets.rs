@@ -27,13 +27,17 @@ pub enum SecretsError {
 ///
 /// [`SecretsError::Unreadable`] when the file cannot be read, [`SecretsError::Empty`] when no secret is in it.
 pub fn read(path: &Path) -> Result<Secrets, SecretsError> {
-    let bytes = Zeroizing::new(fs::read(path)?);
-    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-    let secrets: Vec<_> = lines.map(|line| Zeroizing::new(line.to_vec())).collect();
-    if secrets.is_empty() { Err(SecretsError::Empty) } else { Ok(Secrets { secrets }) }
+    Secrets::parse(&Zeroizing::new(fs::read(path)?)).ok_or(SecretsError::Empty)
 }
 
 impl Secrets {
+    /// The secrets of a file's text, if it has any.
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+        let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+        let secrets: Vec<_> = lines.map(|line| Zeroizing::new(line.to_vec())).collect();
+        (!secrets.is_empty()).then_some(Self { secrets })
+    }
+
     /// Seals what is stored from now on: the first.
     #[must_use]
     pub fn sealing(&self) -> &[u8] {

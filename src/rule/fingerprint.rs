@@ -7,6 +7,8 @@
 
 mod json;
 mod multipart;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 
 use http::HeaderMap;
 

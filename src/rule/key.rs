@@ -7,6 +7,8 @@
 mod field;
 mod json;
 mod pairs;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod shadow;
 
 use std::{borrow::Cow, fmt, time::Duration};

@@ -3,6 +3,9 @@
 //! Pure functions. What a request says of the hops before us is believed of a trusted proxy alone, and only as far back as
 //! the first address that is not one; from anybody else it is replaced (contract: section 7).
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
+
 use std::{
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
@@ -106,8 +109,21 @@ impl Before {
             x_proto: list(headers, &X_FORWARDED_PROTO),
             x_host: list(headers, &X_FORWARDED_HOST),
             x_port: list(headers, &X_FORWARDED_PORT),
-            forwarded: list(headers, &FORWARDED),
+            forwarded: elements_before(headers),
         }
+    }
+}
+
+/// What came as `Forwarded`. Of proxies that write `X-Forwarded-For` alone, the same in its form (RFC 7239 s7.4): who reads
+/// `Forwarded` would take the proxy for the client otherwise, our own element being the only one.
+fn elements_before(headers: &HeaderMap) -> Option<String> {
+    match list(headers, &FORWARDED) {
+        // A quote that is not closed would swallow our own element, too.
+        Some(text) => split_unquoted(&text, ',').is_some().then_some(text),
+        None if headers.contains_key(X_FORWARDED_FOR) => {
+            Some(hops(headers).into_iter().map(node).collect::<Vec<_>>().join(", "))
+        }
+        None => None,
     }
 }
 
@@ -182,17 +198,20 @@ fn node_address(node: &str) -> Option<IpAddr> {
 
 /// Our own element of `Forwarded`.
 fn element(address: Option<IpAddr>, host: &str, proto: &str) -> String {
-    let mut text = String::with_capacity(64);
-    match address {
-        Some(IpAddr::V4(address)) => write!(text, "for={address}"),
-        Some(IpAddr::V6(address)) => write!(text, "for=\"[{address}]\""),
-        None => write!(text, "for=unknown"),
-    }
-    .expect("a String takes every write");
+    let mut text = node(address);
     let is_token = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
     let quote = if is_token { "" } else { "\"" };
     write!(text, ";host={quote}{host}{quote};proto={proto}").expect("a String takes every write");
     text
+}
+
+/// A hop as `Forwarded` names it (RFC 7239 s6).
+fn node(address: Option<IpAddr>) -> String {
+    match address {
+        Some(IpAddr::V4(address)) => format!("for={address}"),
+        Some(IpAddr::V6(address)) => format!("for=\"[{address}]\""),
+        None => "for=unknown".to_owned(),
+    }
 }
 
 /// The port that the client meant: its Host's, else where it connected, else its scheme's.
@@ -202,9 +221,14 @@ fn port(host: &str, local: Option<SocketAddr>, tls: bool) -> u16 {
     named.or_else(|| local.map(|local| local.port())).unwrap_or(if tls { 443 } else { 80 })
 }
 
-/// A list field's lines as one.
+/// A list field's lines as one, `?` for each byte that is no text.
+///
+/// Such a byte must not take its line away: with it would go what the proxies appended to that line, and a client's lie in
+/// another line, or in the other field, would be the last word.
 fn list(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let lines: Vec<_> = headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
+    let text = |byte: &u8| if byte.is_ascii() { char::from(*byte) } else { '?' };
+    let lines: Vec<String> =
+        headers.get_all(name).iter().map(|line| line.as_bytes().iter().map(text).collect()).collect();
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 

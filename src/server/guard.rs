@@ -12,6 +12,8 @@
 mod chunked;
 mod field;
 mod head;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 #[cfg(test)]
 mod tests;
 

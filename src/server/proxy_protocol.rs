@@ -4,12 +4,18 @@
 //! [`parse`] is a pure function of the bytes so far, and gives the same verdict however they were split. Whom to ask for a
 //! header, and what its lack costs, is its caller's business; additional values (TLVs) are skipped.
 
+#[cfg(any(test, fuzzing))]
+mod properties;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::properties::hold;
 
 /// What version 1, a line of text, begins with (section 2.1).
 const TEXT: &[u8] = b"PROXY ";

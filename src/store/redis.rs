@@ -29,6 +29,8 @@ use bytes::Bytes;
 use redis::Value;
 use tokio::sync::Mutex;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::codec::hold as codec_holds;
 use self::{
     census::Census,
     codec::{Codec, Damaged, PEEK, Summary},

@@ -66,6 +66,22 @@ fn a_trusted_proxy_is_believed_back_to_the_first_stranger() {
     }
 }
 
+// contract: section 7
+#[test]
+fn a_byte_that_is_no_text_does_not_take_away_what_a_proxy_appended_to_it() {
+    let by = |lines: &[(&'static str, &[u8])]| {
+        let line = |(name, value): &(&'static str, &[u8])| {
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())
+        };
+        let mut headers = HeaderMap::new();
+        lines.iter().map(line).for_each(|(name, value)| _ = headers.append(name, value));
+        client(PROXY.parse().ok(), &trusted(), &headers).unwrap().to_string()
+    };
+    assert_eq!(by(&[("x-forwarded-for", b"1.2.3.4"), ("x-forwarded-for", b"\xe9, 203.0.113.9")]), "203.0.113.9");
+    assert_eq!(by(&[("forwarded", b"\xe9, for=203.0.113.9"), ("x-forwarded-for", b"1.2.3.4")]), "203.0.113.9");
+    assert_eq!(by(&[("x-forwarded-for", b"1.2.3.4, \xe9")]), "10.0.0.1");
+}
+
 #[test]
 fn a_local_peer_is_trusted_and_may_say_nothing() {
     let said = headers(&[("x-forwarded-for", "203.0.113.9")]);
@@ -136,6 +152,28 @@ fn what_a_trusted_proxy_says_is_kept_and_appended_to() {
             ("x-forwarded-proto", "https"),
         ])
     );
+}
+
+// contract: section 7
+#[test]
+fn a_proxy_that_writes_x_forwarded_for_alone_is_heard_by_who_reads_forwarded() {
+    for (value, before) in [
+        ("203.0.113.9", "for=203.0.113.9, "),
+        ("203.0.113.9:4711, nonsense, 2001:db8::1", "for=203.0.113.9, for=unknown, for=\"[2001:db8::1]\", "),
+        ("", "for=unknown, "),
+    ] {
+        let said = forwarded(PROXY, false, "a", &[("x-forwarded-for", value)]);
+        assert_eq!(said[0].1, format!("{before}for=10.0.0.1;host=a;proto=http"), "{value}");
+    }
+}
+
+// contract: section 7
+#[test]
+fn what_a_trusted_proxy_says_is_replaced_where_it_would_swallow_our_word() {
+    for open in ["for=1.2.3.4;host=\"", "for=\"203.0.113.9\\\""] {
+        let said = forwarded(PROXY, false, "a.example", &[("forwarded", open)]);
+        assert_eq!(said[0], ("forwarded".to_owned(), "for=10.0.0.1;host=a.example;proto=http".to_owned()), "{open}");
+    }
 }
 
 #[test]

@@ -13,10 +13,15 @@
 //! Integers are big-endian. A check is the beginning of a BLAKE3 hash over the record's id, too: a value that was moved to
 //! another record is no record. The header is plain, so that listings read the first [`PEEK`] bytes only.
 
+#[cfg(any(test, fuzzing))]
+mod properties;
+
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::properties::hold;
 use super::seal::Seals;
 use crate::{
     config::secrets::Secrets,
