@@ -6,7 +6,7 @@
 //!
 //! * **Bytes** (contract: R-21). Every step puts what its shard takes on one account, tables and rounding included; a
 //!   claim is taken only if it fits, with room set aside for its settlement. A settlement is always taken; older bodies
-//!   make room for it.
+//!   make room for its own, and with `allow_eviction` older records.
 //! * **Time** (contract: ). An expired record is absent at once, to everybody. Its memory comes back
 //!   with the next [`upkeep`](Store::upkeep), which attends to deadlines in the order in which they pass, a few at a
 //!   time, and never scans.
@@ -40,7 +40,7 @@ use self::{
 use super::{Details, Event, Figures, Filter, Page, Store, StoreError, Swap, Write};
 use crate::{
     clock::{self, Instant},
-    rule::{Cell, Expect, Record, RecordId, Stored, Version, record::ShortId},
+    rule::{Cell, Expect, RecordId, Stored, Version, record::ShortId},
 };
 
 /// What a [`MemoryStore`] may use.
@@ -61,6 +61,8 @@ pub struct MemoryStore {
     bytes: AtomicU64,
     /// Those of `bytes` that dropping bodies would free.
     bodies: AtomicU64,
+    /// Those of `bytes` that forgetting all completed records would free.
+    settled: AtomicU64,
     evicted_bodies: AtomicU64,
     evicted_records: AtomicU64,
     /// Found, and not yet handed to the caller of `upkeep`: a caller that is dropped half-way loses none.
@@ -100,6 +102,7 @@ impl MemoryStore {
             slots: (0..shards).map(|_| slot()).collect(),
             bytes: AtomicU64::new(shards * size_of::<Slot>() as u64),
             bodies: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
             evicted_bodies: AtomicU64::new(0),
             evicted_records: AtomicU64::new(0),
             events: Mutex::default(),
@@ -124,6 +127,7 @@ impl MemoryStore {
             // Wrapping, the difference may be negative; the sums never are.
             self.bytes.fetch_add(after.bytes.wrapping_sub(before.bytes), Ordering::Relaxed);
             self.bodies.fetch_add(after.bodies.wrapping_sub(before.bodies), Ordering::Relaxed);
+            self.settled.fetch_add(after.settled.wrapping_sub(before.settled), Ordering::Relaxed);
             shard.accounted = after;
         }
         slot.oldest_body.store(shard.oldest_body().unwrap_or(NEVER), Ordering::Relaxed);
@@ -160,13 +164,13 @@ impl MemoryStore {
             if !is_expected {
                 return Ok(Swap::Stale(found.map(|index| shard.slab.get(index).cell(now))));
             }
+            if let Some(write) = &next {
+                self.reserve(shard, found, write)?;
+            }
             if let Some(index) = found {
                 shard.notice_lapse(index, now);
             }
-            if found.is_none() && next.as_ref().is_some_and(is_claim) {
-                self.reserve(shard)?;
-            }
-            let entry = next.take().map(|write| Entry::new(*id, version, self.fitted(write), now));
+            let entry = next.take().map(|write| Entry::new(*id, version, write, now));
             match (found, entry) {
                 (Some(index), Some(entry)) => shard.replace(index, entry),
                 (None, Some(entry)) => shard.insert(entry),
@@ -179,13 +183,6 @@ impl MemoryStore {
 
     fn lock_events(&self) -> MutexGuard<'_, Vec<Event>> {
         self.events.lock().expect("no step panics under the lock")
-    }
-}
-
-fn is_claim(write: &Write) -> bool {
-    match write.record {
-        Record::InFlight { .. } => true,
-        Record::Completed { .. } | Record::Unknown { .. } => false,
     }
 }
 
@@ -219,7 +216,7 @@ impl Store for MemoryStore {
                     return Ok(swap);
                 }
                 Err(NoRoom { bytes }) => {
-                    if !self.make_room(bytes, self.options.allow_eviction).await {
+                    if !self.make_room_for(next.as_mut(), bytes).await {
                         return Err(StoreError::Full);
                     }
                 }

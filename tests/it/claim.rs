@@ -96,6 +96,25 @@ async fn with_allow_eviction_the_longest_settled_are_forgotten_and_unknown_ones_
     proxy.charge("held").send().await.was(200, "replayed");
 }
 
+// contract: R-21
+// contract: P-2
+#[tokio::test]
+async fn with_allow_eviction_the_newest_answer_of_a_full_store_is_replayed() {
+    let upstream = Upstream::start().await;
+    let proxy =
+        Proxy::start(Config::new(&upstream).memory("max_bytes = \"64KiB\"").store("allow_eviction = true")).await;
+    for count in 0..500 {
+        let first = proxy.charge(format!("k-{count}")).send().await;
+        first.was(200, "executed");
+        let again = proxy.charge(format!("k-{count}")).send().await;
+        assert_eq!(again.was(200, "replayed").body, first.body);
+    }
+    assert_eq!(upstream.executions(), 500);
+    let metrics = proxy.metrics().await;
+    assert!(metrics.sum("oncegate_store_evictions_total", &[("what", "record")]) > 0.0);
+    assert!(metrics.sum("oncegate_store_bytes", &[]) <= 65536.0);
+}
+
 // contract: R-8
 #[tokio::test]
 async fn one_hundred_claims_at_once_yield_one_execution() {
