@@ -138,13 +138,14 @@ impl MemoryStore {
         done
     }
 
-    /// One attempt at a swap. `next` is taken only if it is written.
+    /// One attempt at a swap. `next` is taken only if it is written; `given` says whether it came with an answer to keep.
     fn try_swap(
         &self,
         id: &RecordId,
         expect: Expect,
         version: Version,
         next: &mut Option<Write>,
+        given: bool,
     ) -> Result<Swap, NoRoom> {
         self.change(self.slot(short(id)), |shard| {
             let now = self.now();
@@ -154,8 +155,8 @@ impl MemoryStore {
                 found = None;
             }
             let seen = found.map(|index| shard.slab.get(index).version);
-            if seen == Some(version) {
-                return Ok(Swap::Done);
+            if let Some(index) = found.filter(|_| seen == Some(version)) {
+                return Ok(done(given, shard.slab.get(index).kept().is_some()));
             }
             let is_expected = match expect {
                 Expect::Absent => seen.is_none(),
@@ -170,20 +171,27 @@ impl MemoryStore {
             if let Some(index) = found {
                 shard.notice_lapse(index, now);
             }
-            let entry = next.take().map(|write| Entry::new(*id, version, write, now));
+            let next = next.take();
+            let kept = next.as_ref().is_some_and(Write::keeps);
+            let entry = next.map(|write| Entry::new(*id, version, write, now));
             match (found, entry) {
                 (Some(index), Some(entry)) => shard.replace(index, entry),
                 (None, Some(entry)) => shard.insert(entry),
                 (Some(index), None) => shard.remove(index),
                 (None, None) => {}
             }
-            Ok(Swap::Done)
+            Ok(done(given, kept))
         })
     }
 
     fn lock_events(&self) -> MutexGuard<'_, Vec<Event>> {
         self.events.lock().expect("no step panics under the lock")
     }
+}
+
+/// How a write ended that was `given` an answer to keep.
+fn done(given: bool, kept: bool) -> Swap {
+    if given && !kept { Swap::DoneNotKept } else { Swap::Done }
 }
 
 impl Slot {
@@ -209,8 +217,9 @@ impl Store for MemoryStore {
         version: Version,
         mut next: Option<Write>,
     ) -> Result<Swap, StoreError> {
+        let given = next.as_ref().is_some_and(Write::keeps);
         loop {
-            match self.try_swap(id, expect, version, &mut next) {
+            match self.try_swap(id, expect, version, &mut next, given) {
                 Ok(swap) => {
                     self.make_room(0, false).await;
                     return Ok(swap);

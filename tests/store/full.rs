@@ -32,7 +32,11 @@ async fn claim_until_full(store: &MemoryStore, first: u64) -> u64 {
 
 async fn settle(store: &MemoryStore, key: u64, body_bytes: usize) {
     let record = completed(&"x".repeat(body_bytes));
-    assert_eq!(store.replace(key, 1, 2, write(record, HOUR)).await, Swap::Done);
+    let told = store.replace(key, 1, 2, write(record.clone(), HOUR)).await;
+    // A write says whether its answer was kept, and says it again.
+    let kept = if is_kept(store, key).await { Swap::Done } else { Swap::DoneNotKept };
+    assert_eq!(told, kept);
+    assert_eq!(store.replace(key, 1, 2, write(record, HOUR)).await, kept);
 }
 
 async fn is_kept(store: &MemoryStore, key: u64) -> bool {
