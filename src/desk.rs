@@ -362,7 +362,7 @@ impl<S: Store> Desk<S> {
         let write = asked.claim().in_flight();
         let step = || self.store.swap(booking.id, expect, version, Some(write.clone()));
         match step().await {
-            Ok(Swap::Done) => Ok(Ok(asked.decided())),
+            Ok(Swap::Done | Swap::DoneNotKept) => Ok(Ok(asked.decided())),
             Ok(Swap::Stale(cell)) => Ok(Err(asked.never_made(cell))),
             Err(StoreError::Full) => Err(asked.never_made(BoardError::Full)),
             Err(error @ StoreError::Refused(_)) => Err(asked.never_made(BoardError::Unavailable(error))),

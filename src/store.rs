@@ -18,7 +18,7 @@ use crate::rule::{Cell, Expect, Record, RecordId, RouteName, Stored, UnknownReas
 /// # Contract
 ///
 /// * [`swap`](Store::swap) is one atomic step: it writes if, and only if, what `expect` describes is what the store
-///   holds. Of many that expect the same, exactly one is [`Swap::Done`].
+///   holds. Of many that expect the same, exactly one is done.
 /// * An expired record is absent: never returned, never compared with.
 /// * Ages are the store's own clock's. A store never looks at the caller's.
 /// * [`StoreError::Refused`] and [`StoreError::Full`] promise that nothing was written. [`StoreError::Unknown`] promises
@@ -105,12 +105,25 @@ pub struct Write {
     pub route: RouteName,
 }
 
+impl Write {
+    /// Whether it gives an answer to be kept.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        match &self.record {
+            Record::Completed { response, .. } => response.is_kept(),
+            Record::InFlight { .. } | Record::Unknown { .. } => false,
+        }
+    }
+}
+
 /// How a swap ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Swap {
     /// Written (or written before, by the same version).
     Done,
+    /// Written, but there was no room for the answer itself: the record is not kept.
+    DoneNotKept,
     /// Not written; the store holds something else. The cell comes along: decide anew without another trip.
     Stale(Option<Cell<Stored>>),
 }

@@ -88,8 +88,8 @@ impl<S: Store> Admin<S> {
             let version = fresh_version()?;
             let swap = self.store.swap(&id, Expect::Version(cell.version), version, next).await;
             match swap.map_err(|error| unavailable(&error))? {
-                Swap::Done => {
-                    change.log(&id, &cell, call);
+                swap @ (Swap::Done | Swap::DoneNotKept) => {
+                    change.log(&id, &cell, swap == Swap::Done, call);
                     self.process.changed(change.kind());
                     return Ok(self.changed(&id, &cell, change).await);
                 }
@@ -153,14 +153,14 @@ impl Change {
     }
 
     /// Who did what to which record; never what was answered.
-    fn log(&self, id: &RecordId, was: &Cell<Stored>, call: &Call<'_>) {
+    fn log(&self, id: &RecordId, was: &Cell<Stored>, had_room: bool, call: &Call<'_>) {
         let (who, record, route, was) = (&call.caller, id.short(), &was.route, State::of(was).as_str());
         match self {
             Self::NotExecuted => {
                 tracing::info!(%who, %record, %route, was, "an operator resolved a record as not executed: its key is free");
             }
             Self::Executed(executed) => {
-                let (status, kept) = (executed.status, executed.whole.is_some());
+                let (status, kept) = (executed.status, executed.whole.is_some() && had_room);
                 tracing::info!(%who, %record, %route, was, status, kept, "an operator resolved a record as executed");
             }
             Self::Forget { force } => {

@@ -41,10 +41,22 @@ pub struct Claim {
 pub enum Settled {
     /// Written.
     Done,
+    /// Written, but the store had no room for the answer itself.
+    NotKept,
     /// Somebody else had written; refused.
     Fenced,
     /// The store did not take it yet; it is retried in the background.
     Unsettled,
+}
+
+impl Settled {
+    /// Whether the store has it.
+    pub(super) fn is_written(self) -> bool {
+        match self {
+            Self::Done | Self::NotKept => true,
+            Self::Fenced | Self::Unsettled => false,
+        }
+    }
 }
 
 impl Claim {
@@ -149,7 +161,7 @@ impl<S: Store> Desk<S> {
         claim.note(version);
         let asked = clock::now();
         match self.store.swap(&claim.id, expect, version, Some(claim.in_flight())).await {
-            Ok(Swap::Done) => {
+            Ok(Swap::Done | Swap::DoneNotKept) => {
                 claim.version = version;
                 claim.renewed = asked;
             }
@@ -172,7 +184,7 @@ impl<S: Store> Desk<S> {
         let late = claim.has_lapsed();
         match self.write(&claim, version, &next).await {
             Ok(settled) => {
-                if late && settled == Settled::Done {
+                if late && settled.is_written() {
                     Counters::count(&self.counters().settled_late);
                 }
                 settled
@@ -199,6 +211,7 @@ impl<S: Store> Desk<S> {
         loop {
             match self.store.swap(&claim.id, expect, version, next.clone()).await? {
                 Swap::Done => return Ok(Settled::Done),
+                Swap::DoneNotKept => return Ok(Settled::NotKept),
                 Swap::Stale(Some(cell)) if cell.version == version => return Ok(Settled::Done),
                 // The version is still one's own: a renewal whose reply was lost had happened, or a failover brought back
                 // what a renewal had replaced.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{Claim, Counters, Desk, Settled, draw_version};
+use super::{Claim, Counters, Desk, draw_version};
 use crate::{
     rule::{Expect, Record, Stored, Version},
     store::{Store, Swap, Write},
@@ -50,7 +50,7 @@ impl<S: Store> Desk<S> {
                     }
                 }
             };
-            if settled == Settled::Done && claim.has_lapsed() {
+            if settled.is_written() && claim.has_lapsed() {
                 Counters::count(&desk.counters().settled_late);
             }
             tracing::info!(record = %claim.id.short(), route = %claim.route, ?settled, "an outcome reached the store");
@@ -73,7 +73,7 @@ impl<S: Store> Desk<S> {
             let mut seen_gone = 0;
             loop {
                 match desk.store.swap(&claim.id, Expect::Version(claim.version), release, None).await {
-                    Ok(Swap::Done) => {
+                    Ok(Swap::Done | Swap::DoneNotKept) => {
                         tracing::info!(record = %claim.id.short(), "a claim of uncertain fate was taken back");
                         return Counters::count(&desk.counters().claims_abandoned_ok);
                     }

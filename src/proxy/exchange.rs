@@ -169,7 +169,7 @@ impl<S: Store> Proxy<S> {
                 let reason = unknown_reason(record.as_ref());
                 let settled = desk.settle(claim, record).await;
                 match settled {
-                    Settled::Done => {
+                    Settled::Done | Settled::NotKept => {
                         match (&verdict, reason) {
                             (_, Some(reason)) => {
                                 metrics.unknown(reason);
@@ -181,7 +181,7 @@ impl<S: Store> Proxy<S> {
                             (Settlement::Released(reason), None) => metrics.released(*reason),
                             (Settlement::Kept | Settlement::NotKept | Settlement::Unknown, None) => {}
                         }
-                        verdict.outcome(keep)
+                        if settled == Settled::NotKept { Outcome::NotKept } else { verdict.outcome(keep) }
                     }
                     Settled::Fenced => {
                         metrics.fenced();

@@ -6,7 +6,7 @@
 //!
 //! * **Bytes** (contract: R-21). Every step puts what its shard takes on one account, tables and rounding included; a
 //!   claim is taken only if it fits, with room set aside for its settlement. A settlement is always taken; older bodies
-//!   make room for it.
+//!   make room for its own, and with `allow_eviction` older records.
 //! * **Time** (contract: ). An expired record is absent at once, to everybody. Its memory comes back
 //!   with the next [`upkeep`](Store::upkeep), which attends to deadlines in the order in which they pass, a few at a
 //!   time, and never scans.
@@ -40,7 +40,7 @@ use self::{
 use super::{Details, Event, Figures, Filter, Page, Store, StoreError, Swap, Write};
 use crate::{
     clock::{self, Instant},
-    rule::{Cell, Expect, Record, RecordId, Stored, Version, record::ShortId},
+    rule::{Cell, Expect, RecordId, Stored, Version, record::ShortId},
 };
 
 /// What a [`MemoryStore`] may use.
@@ -61,6 +61,8 @@ pub struct MemoryStore {
     bytes: AtomicU64,
     /// Those of `bytes` that dropping bodies would free.
     bodies: AtomicU64,
+    /// Those of `bytes` that forgetting all completed records would free.
+    settled: AtomicU64,
     evicted_bodies: AtomicU64,
     evicted_records: AtomicU64,
     /// Found, and not yet handed to the caller of `upkeep`: a caller that is dropped half-way loses none.
@@ -100,6 +102,7 @@ impl MemoryStore {
             slots: (0..shards).map(|_| slot()).collect(),
             bytes: AtomicU64::new(shards * size_of::<Slot>() as u64),
             bodies: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
             evicted_bodies: AtomicU64::new(0),
             evicted_records: AtomicU64::new(0),
             events: Mutex::default(),
@@ -124,6 +127,7 @@ impl MemoryStore {
             // Wrapping, the difference may be negative; the sums never are.
             self.bytes.fetch_add(after.bytes.wrapping_sub(before.bytes), Ordering::Relaxed);
             self.bodies.fetch_add(after.bodies.wrapping_sub(before.bodies), Ordering::Relaxed);
+            self.settled.fetch_add(after.settled.wrapping_sub(before.settled), Ordering::Relaxed);
             shard.accounted = after;
         }
         slot.oldest_body.store(shard.oldest_body().unwrap_or(NEVER), Ordering::Relaxed);
@@ -134,13 +138,14 @@ impl MemoryStore {
         done
     }
 
-    /// One attempt at a swap. `next` is taken only if it is written.
+    /// One attempt at a swap. `next` is taken only if it is written; `given` says whether it came with an answer to keep.
     fn try_swap(
         &self,
         id: &RecordId,
         expect: Expect,
         version: Version,
         next: &mut Option<Write>,
+        given: bool,
     ) -> Result<Swap, NoRoom> {
         self.change(self.slot(short(id)), |shard| {
             let now = self.now();
@@ -150,8 +155,8 @@ impl MemoryStore {
                 found = None;
             }
             let seen = found.map(|index| shard.slab.get(index).version);
-            if seen == Some(version) {
-                return Ok(Swap::Done);
+            if let Some(index) = found.filter(|_| seen == Some(version)) {
+                return Ok(done(given, shard.slab.get(index).kept().is_some()));
             }
             let is_expected = match expect {
                 Expect::Absent => seen.is_none(),
@@ -160,20 +165,22 @@ impl MemoryStore {
             if !is_expected {
                 return Ok(Swap::Stale(found.map(|index| shard.slab.get(index).cell(now))));
             }
+            if let Some(write) = &next {
+                self.reserve(shard, found, write)?;
+            }
             if let Some(index) = found {
                 shard.notice_lapse(index, now);
             }
-            if found.is_none() && next.as_ref().is_some_and(is_claim) {
-                self.reserve(shard)?;
-            }
-            let entry = next.take().map(|write| Entry::new(*id, version, self.fitted(write), now));
+            let next = next.take();
+            let kept = next.as_ref().is_some_and(Write::keeps);
+            let entry = next.map(|write| Entry::new(*id, version, write, now));
             match (found, entry) {
                 (Some(index), Some(entry)) => shard.replace(index, entry),
                 (None, Some(entry)) => shard.insert(entry),
                 (Some(index), None) => shard.remove(index),
                 (None, None) => {}
             }
-            Ok(Swap::Done)
+            Ok(done(given, kept))
         })
     }
 
@@ -182,11 +189,9 @@ impl MemoryStore {
     }
 }
 
-fn is_claim(write: &Write) -> bool {
-    match write.record {
-        Record::InFlight { .. } => true,
-        Record::Completed { .. } | Record::Unknown { .. } => false,
-    }
+/// How a write ended that was `given` an answer to keep.
+fn done(given: bool, kept: bool) -> Swap {
+    if given && !kept { Swap::DoneNotKept } else { Swap::Done }
 }
 
 impl Slot {
@@ -214,14 +219,15 @@ impl Store for MemoryStore {
         version: Version,
         mut next: Option<Write>,
     ) -> Result<Swap, StoreError> {
+        let given = next.as_ref().is_some_and(Write::keeps);
         loop {
-            match self.try_swap(id, expect, version, &mut next) {
+            match self.try_swap(id, expect, version, &mut next, given) {
                 Ok(swap) => {
                     self.make_room(0, false).await;
                     return Ok(swap);
                 }
                 Err(NoRoom { bytes }) => {
-                    if !self.make_room(bytes, self.options.allow_eviction).await {
+                    if !self.make_room_for(next.as_mut(), bytes).await {
                         return Err(StoreError::Full);
                     }
                 }

@@ -12,7 +12,8 @@ async fn fill(proxy: &Proxy) -> usize {
             assert_eq!((reply.field("retry-after"), reply.outcome()), (Some("30"), "rejected"));
             return count;
         }
-        reply.was(200, "executed");
+        // What the store has no room for is executed all the same, and the answer says that it is not kept.
+        assert!(reply.status == 200 && matches!(reply.outcome(), "executed" | "not-kept"), "{reply:?}");
     }
     panic!("the store never filled up");
 }
@@ -62,7 +63,8 @@ async fn an_exchange_under_way_settles_in_a_store_that_filled_up_meanwhile() {
     let first = soon(owner.reply()).await.unwrap();
     assert_eq!(first.status, 200, "{first:?}");
     let again = proxy.charge("held").send().await;
-    assert!(matches!(again.outcome(), "replayed" | "not-kept"), "{again:?}");
+    let told = (first.outcome(), again.outcome());
+    assert!(matches!(told, ("executed", "replayed") | ("not-kept", "not-kept")), "{told:?}");
     assert_eq!(upstream.executions_by_key()["held"], 1);
 }
 
@@ -94,6 +96,45 @@ async fn with_allow_eviction_the_longest_settled_are_forgotten_and_unknown_ones_
     soon(owner.reply()).await.unwrap().was(200, "executed");
     proxy.charge("unknown").send().await.refused(409, "outcome-unknown");
     proxy.charge("held").send().await.was(200, "replayed");
+}
+
+// contract: R-21
+// contract: P-2
+#[tokio::test]
+async fn with_allow_eviction_the_newest_answer_of_a_full_store_is_replayed() {
+    let upstream = Upstream::start().await;
+    let proxy =
+        Proxy::start(Config::new(&upstream).memory("max_bytes = \"64KiB\"").store("allow_eviction = true")).await;
+    for count in 0..500 {
+        let first = proxy.charge(format!("k-{count}")).send().await;
+        first.was(200, "executed");
+        let again = proxy.charge(format!("k-{count}")).send().await;
+        assert_eq!(again.was(200, "replayed").body, first.body);
+    }
+    assert_eq!(upstream.executions(), 500);
+    let metrics = proxy.metrics().await;
+    assert!(metrics.sum("oncegate_store_evictions_total", &[("what", "record")]) > 0.0);
+    assert!(metrics.sum("oncegate_store_bytes", &[]) <= 65536.0);
+}
+
+// contract: R-16
+// contract: R-21
+#[tokio::test]
+async fn a_first_answer_that_the_store_has_no_room_for_says_so_itself() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::start(Config::new(&upstream).memory("max_bytes = \"64KiB\"")).await;
+    upstream.next(Script::answer(201).field("Location", "/v1/charges/1").body("x".repeat(100_000)));
+    let first = proxy.charge("k").send().await;
+    assert_eq!(first.was(201, "not-kept").body.len(), 100_000);
+    assert_eq!(first.all("idempotency-status"), ["not-kept"]);
+    let again = proxy.charge("k").send().await;
+    again.refused(409, "response-not-kept");
+    assert_eq!((again.outcome(), again.field("location")), ("not-kept", Some("/v1/charges/1")));
+    assert_eq!(proxy.record().await["kept"], false);
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("oncegate_requests_total", &[("outcome", "not-kept")]), 2.0);
+    assert_eq!(metrics.sum("oncegate_requests_total", &[("outcome", "executed")]), 0.0);
+    assert_eq!(upstream.executions(), 1);
 }
 
 // contract: R-8

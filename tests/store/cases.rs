@@ -77,7 +77,7 @@ fn is_done(swap: &Swap) -> bool {
 fn stale(swap: &Swap) -> &Cell<Stored> {
     match swap {
         Swap::Stale(Some(cell)) => cell,
-        Swap::Stale(None) | Swap::Done => panic!("expected a cell, not {swap:?}"),
+        Swap::Stale(None) | Swap::Done | Swap::DoneNotKept => panic!("expected a cell, not {swap:?}"),
     }
 }
 

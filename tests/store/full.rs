@@ -32,7 +32,11 @@ async fn claim_until_full(store: &MemoryStore, first: u64) -> u64 {
 
 async fn settle(store: &MemoryStore, key: u64, body_bytes: usize) {
     let record = completed(&"x".repeat(body_bytes));
-    assert_eq!(store.replace(key, 1, 2, write(record, HOUR)).await, Swap::Done);
+    let told = store.replace(key, 1, 2, write(record.clone(), HOUR)).await;
+    // A write says whether its answer was kept, and says it again.
+    let kept = if is_kept(store, key).await { Swap::Done } else { Swap::DoneNotKept };
+    assert_eq!(told, kept);
+    assert_eq!(store.replace(key, 1, 2, write(record, HOUR)).await, kept);
 }
 
 async fn is_kept(store: &MemoryStore, key: u64) -> bool {
@@ -205,6 +209,55 @@ async fn eviction_forgets_the_longest_settled_and_never_what_is_open() {
     claim_until_full(&store, more).await;
     assert_eq!((store.figures().evicted_records, store.figures().completed), (100, 0));
     assert_eq!(store.figures().unknown, 100);
+}
+
+// contract: R-21, P-2
+#[tokio::test(start_paused = true)]
+async fn with_eviction_the_newest_answer_keeps_its_body_in_a_store_full_of_records() {
+    for max_bytes in [64 << 10, 1 << 20] {
+        let store = store(max_bytes, true);
+        store.put(1_000_000, 1, in_flight()).await;
+        store.put(1_000_001, 1, unknown()).await;
+        for key in 0..max_bytes / 150 {
+            store.put(key, 1, in_flight()).await;
+            settle(&store, key, 1500).await;
+            assert!(is_kept(&store, key).await, "{key} of {max_bytes}: {:?}", store.figures());
+            assert!(store.figures().bytes <= max_bytes);
+            tokio::time::advance(MILLISECOND).await;
+        }
+        assert!(store.figures().evicted_records > 0);
+        assert_eq!((store.figures().in_flight, store.figures().unknown), (1, 1));
+    }
+}
+
+// contract: R-21
+#[tokio::test(start_paused = true)]
+async fn with_eviction_no_record_goes_while_another_has_a_body() {
+    let store = store(256 << 10, true);
+    for key in 0..100 {
+        store.put(key, 1, in_flight()).await;
+        settle(&store, key, 10_000).await;
+        tokio::time::advance(MILLISECOND).await;
+    }
+    for key in 0..100 {
+        assert!(store.cell(key).await.is_some(), "{key}");
+    }
+    assert!(is_kept(&store, 99).await && !is_kept(&store, 0).await);
+    assert_eq!(store.figures().evicted_records, 0);
+}
+
+// contract: R-21
+#[tokio::test(start_paused = true)]
+async fn with_eviction_an_answer_that_fits_nowhere_costs_no_other_its_record() {
+    let store = store(64 << 10, true);
+    for key in 0..3 {
+        store.put(key, 1, in_flight()).await;
+    }
+    settle(&store, 0, 1000).await;
+    settle(&store, 1, 100_000).await;
+    settle(&store, 2, 1000).await;
+    assert!(is_kept(&store, 0).await && !is_kept(&store, 1).await && is_kept(&store, 2).await);
+    assert_eq!((store.figures().evicted_bodies, store.figures().evicted_records), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]

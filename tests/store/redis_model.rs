@@ -98,6 +98,7 @@ async fn run(subject: OnRedis, operations: &[Operation]) {
                             None => _ = model.held.remove(key),
                         }
                     }
+                    Swap::DoneNotKept => panic!("Redis keeps what it takes: {operation:?}"),
                     // An absent key that was to be freed is as it was to be.
                     Swap::Stale(cell) => assert!(!*right && same(cell.as_ref(), model.held.get(key)), "{operation:?}"),
                 }

@@ -41,6 +41,7 @@ pub(super) struct Shard {
     counts: Counts,
     entry_bytes: u64,
     body_bytes: u64,
+    settled_bytes: u64,
     waiters: HashMap<Index, Waiters>,
     /// What is left to do once the lock is released.
     pub(super) after: After,
@@ -57,6 +58,8 @@ pub(super) struct Account {
     pub(super) bytes: u64,
     /// Those of answers whose bodies may be dropped.
     pub(super) bodies: u64,
+    /// Those of completed records.
+    pub(super) settled: u64,
 }
 
 /// Records by state, as housekeeping has noticed them.
@@ -244,11 +247,14 @@ impl Shard {
         self.counts.expiring += u64::from(entry.expiring);
         self.entry_bytes += entry.bytes();
         let bucket = second(entry.due_at(), u64::div_ceil);
-        let body_bytes = entry.kept().map(cost::answer);
+        let (bytes, body_bytes) = (entry.bytes(), entry.kept().map(cost::answer));
         self.slab.append(Chain::Due, self.due.entry(bucket).or_default(), index);
         match state {
             State::InFlight => {}
-            State::Completed => self.slab.append(Chain::Order, &mut self.settled, index),
+            State::Completed => {
+                self.settled_bytes += bytes;
+                self.slab.append(Chain::Order, &mut self.settled, index);
+            }
             State::Unknown => self.slab.append(Chain::Order, &mut self.unknown, index),
         }
         if let Some(bytes) = body_bytes {
@@ -265,6 +271,7 @@ impl Shard {
         self.counts.expiring -= u64::from(entry.expiring);
         self.entry_bytes -= entry.bytes();
         self.body_bytes -= entry.kept().map_or(0, cost::answer);
+        let bytes = entry.bytes();
         let bucket = second(entry.due_at(), u64::div_ceil);
         if self.oldest_body == Some(index) {
             self.oldest_body = self.next_body(index);
@@ -277,7 +284,10 @@ impl Shard {
         }
         match state {
             State::InFlight => {}
-            State::Completed => self.slab.unlink(Chain::Order, &mut self.settled, index),
+            State::Completed => {
+                self.settled_bytes -= bytes;
+                self.slab.unlink(Chain::Order, &mut self.settled, index);
+            }
             State::Unknown => self.slab.unlink(Chain::Order, &mut self.unknown, index),
         }
     }
@@ -310,6 +320,7 @@ impl Shard {
         let before = entry.bytes();
         let body = entry.drop_body()?;
         self.entry_bytes = self.entry_bytes - before + entry.bytes();
+        self.settled_bytes = self.settled_bytes - before + entry.bytes();
         self.body_bytes -= cost::answer(&body);
         Some(body)
     }
@@ -329,7 +340,7 @@ impl Shard {
     pub(super) fn account(&self) -> Account {
         let buckets = self.due.len() as u64 * cost::BUCKET;
         let bytes = self.entry_bytes + cost::table(self.index_buckets) + self.slab.bytes() + buckets;
-        Account { bytes, bodies: self.body_bytes }
+        Account { bytes, bodies: self.body_bytes, settled: self.settled_bytes }
     }
 
     /// Bytes that one more record adds beside its own: tables double when they are full.
