@@ -97,7 +97,7 @@ fn reversed(value: &Value) -> Value {
                 members.iter().rev().map(|(name, value)| (name.clone(), reversed(value))).collect();
             Value::Object(members)
         }
-        other => other.clone(),
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => other.clone(),
     }
 }
 

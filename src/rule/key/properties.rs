@@ -40,7 +40,7 @@ fn said(source: KeySource, query: Option<&str>, headers: &HeaderMap, body: &[u8]
         (Ok(Search::Found(key)), past) => assert_eq!((Ok(Some(key.clone())), Ok(Some(key))), (whole.clone(), past)),
         (Ok(Search::Absent), past) => assert_eq!((&whole, past), (&Ok(None), Ok(None))),
         (Ok(Search::NeedsBody), past) => assert_eq!(past, Ok(None)),
-        (Err(why), past) => assert_eq!((Err(why.clone()), Err(why)), (whole.clone(), past)),
+        (Err(why), past) => assert_eq!((Err(why), Err(why)), (whole.clone(), past)),
     }
     let key = whole?.map(|Key { bytes, .. }| bytes.into_owned());
     assert!(key.as_ref().is_none_or(|key| may_be_key(key)), "{key:?} is no key");
