@@ -279,8 +279,8 @@ static REFERENCE: &[KeyDoc] = keys! {
         "on_body_too_large": Kind::Choice(words::<OnBodyTooLarge>), Some("\"reject\""), "\"pass\"", "A request with a key and a body above `max_request_body` is refused, or passed unguarded, marked and counted. A key within such a body is not looked at: without another the request passes as one that has none, or is refused (413) where `key_required` is set.";
         "release_on": Kind::Statuses, Some("[401, 403, 407, 421, 425, 429, \"503+retry-after\"]"), "[401, 429]", "Answers that say: not executed. They free the key.";
         "unknown_on": Kind::Statuses, Some("[408, 502, 503, 504]"), "[502, 504]", "Answers of a hop, not of the application: nobody knows whether the request was executed.";
-        "retention": Kind::Duration, Some("\"24h\""), "\"72h\"", "How long an answer is kept, from settlement. Longer than clients retry.";
-        "unknown_retention": Kind::Duration, Some("\"30d\""), "\"90d\"", "How long an unknown record is held.";
+        "retention": Kind::Duration, Some("\"24h\""), "\"72h\"", "How long an answer is kept, from settlement. Longer than clients retry. Under a `content:WINDOW` key the window takes its place.";
+        "unknown_retention": Kind::Duration, Some("\"30d\""), "\"90d\"", "How long an unknown record is held. Under a `content:WINDOW` key it is held for the window only.";
         "response_timeout": Kind::Duration, Some("\"30s\""), "\"10s\"", "How long a guarded request's client waits for its answer.";
         "outcome_timeout": Kind::Duration, Some("\"5m\""), "\"10m\"", "How long Oncegate itself waits for the upstream, client or no client.";
         "pass_timeout": Kind::DurationOrOff, Some("\"off\""), "\"60s\"", "Unguarded requests: to the response's head.";
