@@ -145,6 +145,17 @@ async fn one_record_is_shown_with_what_can_be_done() {
 }
 
 #[tokio::test]
+async fn a_mistyped_route_is_told_as_one() {
+    let served = Served::start();
+    for arguments in [&["list", "--route", "chargse"][..], &["resolve", "--route", "chargse", "--not-executed"]] {
+        let said = on(&served, arguments).await;
+        assert!(said.err.contains("no route \"chargse\"; it has charges, "), "{said:?}");
+    }
+    let known = on(&served, &["list", "--route", "charges"]).await;
+    assert_eq!(known.err.trim(), "No records match.");
+}
+
+#[tokio::test]
 async fn a_request_is_found_by_flags_or_from_a_file() {
     let served = Served::start();
     let charge = id_of("charges", Space::Enforce, Some("api.example.com"), "order-17");
@@ -182,7 +193,7 @@ async fn resolve_and_forget_say_what_became_of_the_record() {
     assert_eq!(freed.out().trim(), format!("{} was unknown: its key is free", short(2)));
     let forgotten = on(&served, &["forget", &short(3)]).await;
     assert_eq!(forgotten.out().trim(), format!("{} was unknown: its key is free", short(3)));
-    on(&served, &["forget", &short(4)]).await.fails(1, &["state does not allow", "force=true", "in_flight"]);
+    on(&served, &["forget", &short(4)]).await.fails(1, &["is under way", "say --force"]);
     assert!(on(&served, &["forget", &short(4), "--force"]).await.out().contains("its key is free"));
     on(&served, &["resolve", &short(1), "--executed"]).await.fails(1, &["state does not allow", "completed"]);
 }

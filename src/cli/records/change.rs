@@ -137,7 +137,16 @@ pub(super) async fn forget(ForgetArgs { id, force, json, target: at }: ForgetArg
     // An owner at work renews its lease, and with it the version: what is shown here cannot be what is meant.
     let version = (!force).then(|| text(&record, "version"));
     let query = force.then(|| ("force", "true".to_owned()));
-    let changed = client.ask(Method::DELETE, &target(&path, query), version, None).await?;
+    let asked = client.send(Method::DELETE, &target(&path, query), version, None).await?;
+    let changed = asked.map_err(|refused| match text(&refused.problem, "state") {
+        "in_flight" if !force => Failure::new(
+            Exit::Failure,
+            "the record's request is under way",
+            "an owner is at work, and forgetting the record lets a retry run the request again",
+            "wait for its end; or say --force to forget it all the same",
+        ),
+        _ => client.refused(&refused),
+    })?;
     told(&record, &changed, json)?;
     Ok(Exit::Ok)
 }

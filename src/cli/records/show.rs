@@ -82,19 +82,33 @@ impl Filter {
 
 pub(super) async fn list(ListArgs { filter, state, limit, json, target }: ListArgs) -> Result<Exit, Failure> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let (records, has_more) = matching(&target.client()?, &filter, state.as_deref(), limit).await?;
+    let client = target.client()?;
+    let (records, has_more) = matching(&client, &filter, state.as_deref(), limit).await?;
     if json {
         put(format_args!("{:#}", json!({ "records": records, "more": has_more })))?;
         return Ok(Exit::Ok);
     }
     if records.is_empty() {
-        anstream::eprintln!("No records match.");
+        none_match("No records match.", &client, &filter).await;
     } else {
         put(table::table(&records).trim_end())?;
         let more = if has_more { ", and there are more: see --limit" } else { "" };
         anstream::eprintln!("{}{more}.", counted(records.len()));
     }
     Ok(Exit::Ok)
+}
+
+/// Says that nothing was found; and why, where the route's name is none of the configuration's.
+pub(super) async fn none_match(what: &str, client: &Client, filter: &Filter) {
+    anstream::eprintln!("{what}");
+    let Some(route) = &filter.route else { return };
+    // That the configuration cannot be seen is no reason to fail: nothing was asked of it.
+    let Ok(config) = client.get("/config").await else { return };
+    let routes = config["routes"].as_array().into_iter().flatten().chain([&config["fallback"]]);
+    let names: Vec<_> = routes.filter_map(|route| route["name"].as_str()).collect();
+    if !names.is_empty() && !names.contains(&route.as_str()) {
+        anstream::eprintln!("The configuration has no route {route:?}; it has {}.", names.join(", "));
+    }
 }
 
 pub(super) async fn show(ShowArgs { id, json, target }: ShowArgs) -> Result<Exit, Failure> {
