@@ -112,22 +112,24 @@ pub(super) async fn none_match(what: &str, client: &Client, filter: &Filter) {
 }
 
 pub(super) async fn show(ShowArgs { id, json, target }: ShowArgs) -> Result<Exit, Failure> {
+    let given = target.given();
     let record = target.client()?.get(&record_path(&id)?).await?;
-    print(&record, json)?;
+    print(&record, &given, json)?;
     Ok(Exit::Ok)
 }
 
-/// Shows one record, and what can be done about it.
-pub(super) fn print(record: &Value, json: bool) -> Result<(), Failure> {
+/// Shows one record, and what can be done about it by commands that are `given` the same flags.
+pub(super) fn print(record: &Value, given: &str, json: bool) -> Result<(), Failure> {
     if json {
         return put(format_args!("{record:#}"));
     }
     put(table::lines(record).trim_end())?;
     if record["state"] == State::Unknown.as_str() {
         anstream::eprintln!(
-            "\nLook in the upstream whether it was executed; then\n  \
-             oncegate records resolve {id} --executed      its retries are told so\n  \
-             oncegate records resolve {id} --not-executed  its next retry runs it",
+            "\nLook in the upstream whether it was executed. If it was, its retries are told so:\n  \
+             oncegate records resolve {id} --executed{given}\n\
+             If it was not, its next retry runs it:\n  \
+             oncegate records resolve {id} --not-executed{given}",
             id = super::short(record)
         );
     }
