@@ -172,6 +172,20 @@ async fn a_clock_that_may_not_be_asked_is_told_of_where_there_are_several() {
     tokio::time::timeout(Duration::from_secs(20), told).await.expect("the replica joins, and the clock stays silent");
 }
 
+#[test]
+fn on_a_terminal_lines_hang_and_elsewhere_each_finding_is_one() {
+    let mut report = Report::default();
+    report.failure("redis 127.0.0.1:6379", "a word ".repeat(20).trim(), "mend it");
+    report.ok("clocks", "one server");
+    assert_eq!(report.to_string().lines().count(), 2);
+    let shown = anstream::adapter::strip_str(&report.shown(Some(40))).to_string();
+    let lines: Vec<_> = shown.lines().collect();
+    assert!(lines[0].starts_with("failure redis 127.0.0.1:6379: a word"), "{shown}");
+    assert!(lines[1..lines.len() - 1].iter().all(|line| line.starts_with("        ")), "{shown}");
+    assert!(lines.iter().all(|line| line.chars().count() <= 40), "{shown}");
+    assert_eq!(lines.last(), Some(&"ok      clocks: one server"));
+}
+
 #[tokio::test]
 async fn a_redis_that_keeps_everything_is_ok_and_nothing_of_ours_stays_in_it() {
     let Some(server) = Server::start(&["--appendonly", "yes"]).await else { return };
