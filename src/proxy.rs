@@ -6,7 +6,7 @@
 mod body;
 mod exchange;
 mod guarded;
-mod headers;
+pub(crate) mod headers;
 mod observe;
 mod pass;
 mod refusal;

@@ -121,11 +121,21 @@ fn usage_errors_exit_64_and_say_so_on_stderr() {
         &["explain", config, "NOT A METHOD", "http://a/b"],
         &["explain", config, "POST", "/b"],
         &["explain", config, "POST", "http://a b"],
+        &["explain", config, "POST", "notaurl"],
+        &["explain", config, "POST", "localhost:8080"],
+        &["explain", config, "POST", "ftp://a/b"],
         &["explain", config, "POST", "http://a/b", "-H", "no colon"],
     ] {
         let said = oncegate(arguments).fails(USAGE);
         assert!(!said.is_empty(), "{arguments:?}");
     }
+}
+
+#[test]
+fn explain_says_that_the_url_is_missing() {
+    let config = file(CONFIG);
+    let said = oncegate(&["explain", config.name(), "POST"]).fails(USAGE);
+    assert!(said.contains("there is no URL"), "{said}");
 }
 
 #[test]
@@ -261,6 +271,7 @@ mod explain {
     }
 
     const CHARGES: &str = "http://api.example.com/v1/charges?tenant=7";
+    const WEBSOCKET: &[&str] = &["-H", "Upgrade: websocket", "-H", "Connection: Upgrade"];
 
     #[test]
     fn a_guarded_request() {
@@ -333,6 +344,20 @@ mod explain {
         every time   400 key-missing: it has no key, and the route requires one; nothing
                      is sent
         ");
+    }
+
+    // contract: R-5
+    #[test]
+    fn what_comes_of_a_scope_that_is_missing_is_said() {
+        let said = |url, more: &[&str]| {
+            let text = text(&[&["POST", url, "-H", "Idempotency-Key: a"], more].concat());
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert!(said(CHARGES, &[]).contains("header:authorization (missing), query:tenant a missing part is a value"));
+        let none = said("http://a/v1/charges", &[]);
+        assert!(none.contains("query:tenant (missing) shared with every caller who sends none of this"), "{none}");
+        let all = said(CHARGES, &["-H", "Authorization: Bearer a"]);
+        assert!(!all.contains("missing"), "{all}");
     }
 
     #[test]
@@ -425,11 +450,51 @@ mod explain {
             (&["POST", "http://a/v1/charges", "-H", "Idempotency-Key: a", "-H", "Cookie: a=b"], "scope-missing"),
             (&["POST", CHARGES, "-H", "Idempotency-Key: a", "-H", "Idempotency_Key: b"], "bad-request"),
             (&["POST", CHARGES, "-H", "Idempotency-Key: a", "-H", "Early-Data: 1"], "too-early"),
+            (&["POST", CHARGES, "-H", "Early-Data: 1"], "key-missing"),
+            (&[&["POST", CHARGES, "-H", "Idempotency-Key: a"], WEBSOCKET].concat(), "bad-request"),
+            (&["GET", CHARGES, "-H", "Content-Length: 1", "-H", "Transfer-Encoding: chunked"], "bad-request"),
+            (&["POST", CHARGES, "-H", "Content-Length: 1", "-H", "Content-Length: 2"], "bad-request"),
+            (&["POST", CHARGES, "-H", "Transfer-Encoding: gzip"], "bad-request"),
+            (&["POST", CHARGES, "-H", "Host: a", "-H", "Host: b"], "bad-request"),
         ] {
             let explained = json(arguments);
             assert_eq!(explained["would"]["first"], code, "{arguments:?}");
             assert_eq!(explained["guarded"], false, "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn an_ambiguous_request_is_refused_with_the_reason_that_run_gives() {
+        let both = ["POST", CHARGES, "-H", "Content-Length: 1", "-H", "Transfer-Encoding: chunked"];
+        let said = text(&both);
+        let reason = oncegate::server::Refusal::from(oncegate::server::Reason::LengthWithCoding);
+        let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(reason.detail.trim_end_matches('.')), "{said}");
+    }
+
+    // contract: R-4
+    #[test]
+    fn a_key_in_a_body_that_is_too_long_is_not_looked_at() {
+        let config = |required| {
+            file(&format!(
+                "[upstreams.a]\nurl = \"http://127.0.0.1:1\"\n[defaults]\nscope = \"shared\"\nkey = [\"json:/id\", \
+                 \"header:x-id\"]\nkey_required = {required}\nmax_request_body = \"8B\"\n"
+            ))
+        };
+        let explained = |required, data| {
+            let config = config(required);
+            let json = ["-H", "Content-Type: application/json"];
+            let arguments = [&["explain", config.name(), "POST", "http://a/b", "--data", data][..], &json].concat();
+            oncegate(&arguments).prints()
+        };
+        let (long, short) = ("{\"id\": \"a-long-one\"}", "{}");
+        let said = explained(false, long);
+        assert!(said.contains("none; looked at header:x-id; not looked at json:/id"), "{said}");
+        assert!(said.contains("guarded      no: its body is longer than max_request_body"), "{said}");
+        let said = explained(true, long);
+        assert!(said.contains("not looked at json:/id") && said.contains("413 body-too-large"), "{said}");
+        let said = explained(true, short);
+        assert!(said.contains("none; looked at json:/id") && said.contains("400 key-missing"), "{said}");
     }
 
     #[test]
@@ -440,6 +505,8 @@ mod explain {
             &["POST", "http://a/elsewhere"],
             &["POST", "http://a/elsewhere", "-H", "Idempotency-Key: a", "-H", "Content-Type: application/grpc"],
             &["POST", "http://a/watched?tenant=7", "-H", "Idempotency-Key: a"],
+            &["POST", "http://a/elsewhere", "-H", "Early-Data: 1"],
+            &[&["POST", "http://a/elsewhere"], WEBSOCKET].concat(),
         ] {
             assert_eq!(json(arguments)["would"]["first"], "passed", "{arguments:?}");
         }

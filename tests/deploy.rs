@@ -215,6 +215,34 @@ fn no_secret_is_in_a_manifest() {
 }
 
 #[test]
+fn the_token_comes_from_a_secret_that_the_manifest_says_how_to_make() {
+    for manifest in manifests() {
+        let token = manifest.config().admin.token_file.unwrap();
+        let mount = token.parent().unwrap().to_str().unwrap().to_owned();
+        assert!(manifest.all("mountPath").contains(&mount), "{}: {mount}", manifest.name);
+        let secret = &manifest.all("secretName")[0];
+        let make = format!("kubectl create secret generic {secret} --from-literal=token=");
+        assert!(manifest.text.contains(&make), "{}: {make}", manifest.name);
+        assert!(manifest.all("fsGroup").contains(&"65532".to_owned()), "{}: it cannot be read", manifest.name);
+    }
+}
+
+#[test]
+fn the_pages_say_how_to_ask_the_binary_of_each_manifests_pod() {
+    let binary = instruction("ENTRYPOINT").trim_matches(['[', '"', ']']).to_owned();
+    let page = read("docs/deployment.md").replace("\\\n  ", "");
+    for manifest in manifests() {
+        let (_, deployment) = manifest.text.split_once("\nkind: Deployment\n").unwrap();
+        let name = deployment.lines().find_map(|line| line.strip_prefix("  name: ")).unwrap();
+        let ask = format!(
+            "kubectl exec deploy/{name} -c oncegate -- {binary} records list --state unknown -c /etc/oncegate/oncegate.toml"
+        );
+        assert!(page.contains(&ask), "{}: {ask}", manifest.name);
+        assert!(manifest.all("name").contains(&"oncegate".to_owned()), "{}: no such container", manifest.name);
+    }
+}
+
+#[test]
 fn kubernetes_knows_every_field() {
     let files = manifests().into_iter().map(|manifest| manifest.name);
     lint("kubernetes-validate", ["--strict".to_owned()].into_iter().chain(files));

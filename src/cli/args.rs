@@ -46,6 +46,11 @@ impl ConfigFlag {
         self.config.is_some()
     }
 
+    /// What the flag names.
+    pub(super) fn given(&self) -> Option<&PathBuf> {
+        self.config.as_ref()
+    }
+
     /// The file's path, if anything names one.
     #[must_use]
     pub fn path(self) -> Option<PathBuf> {

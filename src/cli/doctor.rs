@@ -9,7 +9,11 @@ mod redis;
 mod tests;
 mod upstream;
 
-use std::{fmt, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
 
 use clap::builder::styling::{AnsiColor, Style};
 use serde::Serialize;
@@ -54,7 +58,7 @@ fn report(Args { config, json }: Args) -> Result<ExitCode, Failure> {
         let value = serde_json::json!({ "ok": !failed, "findings": report.findings });
         anstream::println!("{value:#}");
     } else {
-        anstream::print!("{report}");
+        anstream::print!("{}", report.shown(columns()));
     }
     Ok(if failed { Exit::Unavailable } else { Exit::Ok }.into())
 }
@@ -104,6 +108,11 @@ impl Report {
         self.findings.push(Finding { level, subject: subject.to_owned(), finding: finding.into(), remedy });
     }
 
+    /// One line each; within so many columns what is longer goes on below itself.
+    fn shown(&self, columns: Option<usize>) -> String {
+        self.findings.iter().map(|finding| finding.shown(columns)).collect()
+    }
+
     fn failed(&self) -> bool {
         self.findings.iter().any(|finding| finding.level == Level::Failure)
     }
@@ -111,21 +120,63 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Finding { level, subject, finding, remedy } in &self.findings {
-            let (style, word) = match level {
-                Level::Ok => (AnsiColor::Green.on_default(), "ok"),
-                Level::Warning => (AnsiColor::Yellow.on_default().bold(), "warning"),
-                Level::Failure => (AnsiColor::Red.on_default().bold(), "failure"),
-            };
-            let bold = Style::new().bold();
-            write!(f, "{style}{word:<7}{style:#} {bold}{subject}{bold:#}: {finding}")?;
-            if let Some(remedy) = remedy {
-                write!(f, "; {remedy}")?;
-            }
-            writeln!(f)?;
-        }
-        Ok(())
+        f.write_str(&self.shown(None))
     }
+}
+
+impl Finding {
+    fn shown(&self, columns: Option<usize>) -> String {
+        let Self { level, subject, finding, remedy } = self;
+        let (style, word) = match level {
+            Level::Ok => (AnsiColor::Green.on_default(), "ok"),
+            Level::Warning => (AnsiColor::Yellow.on_default().bold(), "warning"),
+            Level::Failure => (AnsiColor::Red.on_default().bold(), "failure"),
+        };
+        let remedy = remedy.iter().flat_map(|remedy| ["; ", remedy]).collect::<String>();
+        let text = format!("{subject}: {finding}{remedy}");
+        let text = columns.map_or_else(|| text.clone(), |columns| hanging(&text, columns));
+        let bold = Style::new().bold();
+        // A subject that breaks is left plain.
+        let text = match text.strip_prefix(subject.as_str()) {
+            Some(rest) => format!("{bold}{subject}{bold:#}{rest}"),
+            None => text,
+        };
+        format!("{style}{word:<LEVEL$}{style:#} {text}\n")
+    }
+}
+
+/// Columns of a level's word.
+const LEVEL: usize = 7;
+/// Lines longer than this are hard to follow, however wide the window.
+const COLUMNS_MOST: usize = 100;
+
+/// Text that stands behind a level's word, broken at spaces.
+fn hanging(text: &str, columns: usize) -> String {
+    let (indent, mut at, mut broken) = (LEVEL + 1, LEVEL + 1, String::with_capacity(text.len()));
+    for word in text.split(' ') {
+        let width = word.chars().count();
+        if at > indent && at + 1 + width > columns {
+            broken.push('\n');
+            broken.push_str(&" ".repeat(indent));
+            at = indent;
+        } else if at > indent {
+            broken.push(' ');
+            at += 1;
+        }
+        broken.push_str(word);
+        at += width;
+    }
+    broken
+}
+
+/// The columns of the terminal that results go to; `None` where they go elsewhere.
+fn columns() -> Option<usize> {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let told = rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col));
+    Some(told.filter(|columns| *columns > 0).map_or(80, |columns| columns.min(COLUMNS_MOST)))
 }
 
 async fn examine(config: &Config) -> Report {

@@ -69,10 +69,19 @@ fn split(words: Vec<String>, config: ConfigFlag) -> Result<(PathBuf, String, Str
         }
         Ok([file, method, url]) => Ok((file.into(), method, url)),
         Err(words) => match <[String; 2]>::try_from(words) {
+            Ok([file, method]) if !config.is_given() && !is_method(&file) && is_method(&method) => Err(usage(
+                "there is no URL",
+                "write FILE METHOD URL, as in: oncegate.toml POST http://api.example.com/v1/charges",
+            )),
             Ok([method, url]) => Ok((config.path().ok_or_else(args::no_file)?, method, url)),
             Err(_) => unreachable!("clap takes two words or three"),
         },
     }
+}
+
+/// Whether a word is likelier a method than a file or a URL.
+fn is_method(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-')
 }
 
 fn usage(what: impl Into<String>, remedy: &str) -> Failure {
@@ -86,7 +95,8 @@ fn request(method: &str, url: &str, fields: &[String], data: Option<String>) -> 
             "write FILE METHOD URL, as in: oncegate.toml POST http://api.example.com/v1/charges",
         )
     })?;
-    let url: Uri = url.parse().map_err(|_| usage(format!("{url:?} is not a URL"), "write http://HOST/PATH"))?;
+    let url =
+        parsed_url(&method, url).ok_or_else(|| usage(format!("{url:?} is not a URL"), "write http://HOST/PATH"))?;
     let mut headers = HeaderMap::new();
     for field in fields {
         let (name, value) = parsed(field).ok_or_else(|| {
@@ -121,6 +131,14 @@ fn request(method: &str, url: &str, fields: &[String], data: Option<String>) -> 
         },
     };
     Ok(Request { method, host, path: url.path().to_owned(), query: url.query().map(str::to_owned), headers, body })
+}
+
+/// A URL, a path alone, or what `CONNECT` takes: the parser would have a single word for a host.
+fn parsed_url(method: &Method, text: &str) -> Option<Uri> {
+    let url: Uri = text.parse().ok()?;
+    let whole = matches!(url.scheme_str(), Some("http" | "https"));
+    let path = url.authority().is_none();
+    (whole || path || *method == Method::CONNECT).then_some(url)
 }
 
 fn parsed(field: &str) -> Option<(HeaderName, HeaderValue)> {

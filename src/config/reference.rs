@@ -264,10 +264,10 @@ static REFERENCE: &[KeyDoc] = keys! {
     Policy {
         "mode": Kind::Choice(words::<Mode>), Some("\"enforce\""), "\"observe\"", "`enforce` guards; `observe` passes everything and counts what guarding would have done; `off` passes.";
         "guard": Kind::TextsOr("non-idempotent"), Some("\"non-idempotent\""), "[\"POST\", \"PUT\"]", "Which methods are deduplicated: those that HTTP calls neither safe nor idempotent, or exactly these.";
-        "key": Kind::Texts, Some("[\"header:Idempotency-Key\"]"), "[\"header:X-Request-Id\"]", "Where the idempotency key is, tried in order: `header:NAME`, `query:NAME`, `json:/pointer`, `form:FIELD`, several joined by `+`, or last `content:WINDOW`.";
+        "key": Kind::Texts, Some("[\"header:Idempotency-Key\"]"), "[\"header:X-Request-Id\"]", "Where the idempotency key is, tried in order: `header:NAME`, `query:NAME`, `json:/pointer`, `form:FIELD`, several joined by `+`, or last `content:WINDOW`. `json:` and `form:` are looked at only where the Content-Type fits, and no body above `max_request_body` is: what is not looked at yields no key. Without a key the request passes unguarded, unless `key_required` is set.";
         "key_required": Kind::Boolean, Some("false"), "true", "A guarded request without a key is refused instead of passed.";
         "key_format": Kind::Choice(words::<KeyFormat>), Some("\"any\""), "\"uuid\"", "What keys must look like.";
-        "scope": Kind::TextsOr("shared"), None, "[\"header:authorization\"]", "Whose keys these are: `header:NAME`, `cookie:NAME`, `query:NAME`, `tls:subject`, several, or \"shared\" when all callers are one. Has no default: a guarded route needs one.";
+        "scope": Kind::TextsOr("shared"), None, "[\"header:authorization\"]", "Whose keys these are: `header:NAME`, `cookie:NAME`, `query:NAME`, `tls:subject`, several, or \"shared\" when all callers are one. Has no default: a guarded route needs one. A part that a request lacks is a value like any other; with none of them, callers without a credential share one scope, and a request with another credential is refused (`scope-missing`). `tls:subject` is the first URI name of the client's certificate, else its first DNS name, else its subject.";
         "authority": Kind::Choice(words::<AuthorityMatch>), Some("\"match\""), "\"ignore\"", "Whether the host name is part of the record's identity.";
         "fingerprint": Kind::Texts, Some("[\"method\", \"path\", \"query\", \"content-type\", \"body\"]"), "[\"method\", \"path\", \"json-body\"]", "What must be equal for a request to be a retry: `method`, `path`, `query`, `content-type`, `body` or `json-body`, `header:NAME`.";
         "on_in_flight": Kind::Choice(words::<OnInFlight>), Some("\"wait\""), "\"reject\"", "A duplicate of a request under way waits for its answer, or gets 409 at once.";
@@ -276,11 +276,11 @@ static REFERENCE: &[KeyDoc] = keys! {
         "on_duplicate": Kind::Choice(words::<OnDuplicate>), Some("\"replay\""), "\"ack\"", "A duplicate of an executed request gets the stored answer, 409, or an empty 200 for senders that only look at 2xx.";
         "on_unknown": Kind::Choice(words::<OnUnknown>), Some("\"hold\""), "\"retry\"", "A duplicate of a request whose outcome nobody knows is held back, or run again: `retry` gives up at-most-once.";
         "on_store_down": Kind::Choice(words::<OnStoreDown>), Some("\"reject\""), "\"forward\"", "Without the store, guarded requests are refused, or forwarded unguarded: `forward` gives up at-most-once.";
-        "on_body_too_large": Kind::Choice(words::<OnBodyTooLarge>), Some("\"reject\""), "\"pass\"", "A request above `max_request_body` is refused, or passed unguarded, marked and counted.";
+        "on_body_too_large": Kind::Choice(words::<OnBodyTooLarge>), Some("\"reject\""), "\"pass\"", "A request with a key and a body above `max_request_body` is refused, or passed unguarded, marked and counted. A key within such a body is not looked at: without another the request passes as one that has none, or is refused (413) where `key_required` is set.";
         "release_on": Kind::Statuses, Some("[401, 403, 407, 421, 425, 429, \"503+retry-after\"]"), "[401, 429]", "Answers that say: not executed. They free the key.";
         "unknown_on": Kind::Statuses, Some("[408, 502, 503, 504]"), "[502, 504]", "Answers of a hop, not of the application: nobody knows whether the request was executed.";
-        "retention": Kind::Duration, Some("\"24h\""), "\"72h\"", "How long an answer is kept, from settlement. Longer than clients retry.";
-        "unknown_retention": Kind::Duration, Some("\"30d\""), "\"90d\"", "How long an unknown record is held.";
+        "retention": Kind::Duration, Some("\"24h\""), "\"72h\"", "How long an answer is kept, from settlement. Longer than clients retry. Under a `content:WINDOW` key the window takes its place.";
+        "unknown_retention": Kind::Duration, Some("\"30d\""), "\"90d\"", "How long an unknown record is held. Under a `content:WINDOW` key it is held for the window only.";
         "response_timeout": Kind::Duration, Some("\"30s\""), "\"10s\"", "How long a guarded request's client waits for its answer.";
         "outcome_timeout": Kind::Duration, Some("\"5m\""), "\"10m\"", "How long Oncegate itself waits for the upstream, client or no client.";
         "pass_timeout": Kind::DurationOrOff, Some("\"off\""), "\"60s\"", "Unguarded requests: to the response's head.";

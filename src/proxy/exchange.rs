@@ -175,7 +175,7 @@ impl<S: Store> Proxy<S> {
                                 metrics.unknown(reason);
                                 tracing::warn!(
                                     record = %id.short(), route = %route.name, reason = reason.as_str(),
-                                    "nobody can say whether a request was executed; its key is held until it is resolved"
+                                    "nobody can say whether a request was executed; its key is held until it is resolved or its time is over"
                                 );
                             }
                             (Settlement::Released(reason), None) => metrics.released(*reason),

@@ -90,6 +90,17 @@ pub struct RedisStore {
 #[error("another id key is in use in this Redis: all replicas need the same store.secret_file")]
 pub struct OtherIdKey;
 
+/// The keys of which one is a server's mark: of a Cluster's node, the first that it serves; of another server the first.
+pub(crate) fn mark_keys(prefix: &str) -> impl Iterator<Item = String> {
+    let names = Names::new(prefix);
+    (keys::FIRST..keys::BUCKETS).map(move |bucket| names.mark(bucket))
+}
+
+/// Whether the mark of a server is that of this id key (contract: R-5).
+pub(crate) fn is_marked_by(mark: &[u8], id_key: &IdKey) -> bool {
+    marks::is_marked_by(mark, id_key)
+}
+
 impl RedisStore {
     /// A store that has not connected yet: at start Redis may be away (contract: S-8).
     ///

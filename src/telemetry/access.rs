@@ -163,8 +163,8 @@ pub fn trace_id(traceparent: &[u8]) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn line(format: LogFormat, path: &str) -> String {
-        let line = Line {
+    fn example(path: &str) -> Line<'_> {
+        Line {
             client: Some([203, 0, 113, 9].into()),
             method: "POST",
             route: "create charge",
@@ -178,9 +178,12 @@ mod tests {
             bytes_in: 3,
             bytes_out: 4,
             why: None,
-        };
+        }
+    }
+
+    fn line(format: LogFormat, path: &str) -> String {
         let mut text = String::new();
-        line.write(format, &mut text);
+        example(path).write(format, &mut text);
         text
     }
 
@@ -193,6 +196,20 @@ mod tests {
             "client=203.0.113.9 method=POST route=\"create charge\" path=/v1/charges status=201 outcome=executed \
              record=abababababababab took_ms=1.234 upstream_ms=1.000 bytes_in=3 bytes_out=4\n"
         );
+    }
+
+    #[test]
+    fn the_page_tells_of_every_field() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let page = std::fs::read_to_string(root.join("docs/deployment.md")).unwrap();
+        let mut text = String::new();
+        let line = Line { trace_id: Some("4bf9"), why: Some("in-flight"), ..example("/") };
+        line.write(LogFormat::Json, &mut text);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for name in json.as_object().unwrap().keys().filter(|name| !["timestamp", "level", "kind"].contains(&&***name))
+        {
+            assert!(page.contains(&format!("`{name}`")), "{name}");
+        }
     }
 
     #[test]

@@ -140,8 +140,52 @@ async fn one_record_is_shown_with_what_can_be_done() {
         assert!(shown.err.contains(&format!("oncegate records resolve {short} --not-executed")), "{shown:?}");
     }
     assert_eq!(on(&served, &["show", &short, "--json"]).await.json()["state"], "unknown");
+    assert!(on(&served, &["show", &short]).await.out().contains("\nsettled:  20"), "when it became unknown");
     on(&served, &["show", "0123456789abcdef"]).await.fails(1, &["there is no such record", "do:"]);
     on(&served, &["show", "order-17"]).await.fails(64, &["names no record", "instance"]);
+}
+
+#[tokio::test]
+async fn the_commands_that_are_shown_can_be_pasted() {
+    let served = Served::start();
+    served.put_unknown(id(1)).await;
+    let shown = on(&served, &["show", &id(1).to_string()]).await;
+    let command = shown.err.lines().find(|line| line.contains("--not-executed")).unwrap().trim();
+    let binary = Path::new(env!("CARGO_BIN_EXE_oncegate")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let pasted = Command::new("sh").args(["-c", command]).env("PATH", path).output().await.unwrap();
+    assert!(Said::of(pasted).out().contains("its key is free"), "{command}");
+    assert_eq!(served.held(id(1)).await, None);
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_become_of_a_record_and_changes_nothing() {
+    let served = Served::start();
+    served.put_unknown(id(1)).await;
+    served.put(id(2), "charges", completed(201), DAY).await;
+    let name = id(1).to_string();
+    for (outcome, what) in [("--executed", "its retries would be told so"), ("--not-executed", "would run the request")]
+    {
+        let dry = on(&served, &["resolve", &name, outcome, "--dry-run"]).await;
+        assert!(dry.out().contains(&name) && dry.err.contains(what), "{dry:?}");
+        assert!(dry.err.contains("Nothing was changed") && !dry.err.contains("oncegate records"), "{dry:?}");
+    }
+    let json = on(&served, &["resolve", &name, "--executed", "--dry-run", "--json"]).await.json();
+    assert_eq!(json["would_resolve"], serde_json::json!([name]));
+    assert_eq!(served.held(id(1)).await, Some(unknown()));
+    let completed = on(&served, &["resolve", &id(2).to_string(), "--executed", "--dry-run"]).await;
+    completed.fails(1, &["would not allow", "nothing was changed", "this one is completed"]);
+}
+
+#[tokio::test]
+async fn a_mistyped_route_is_told_as_one() {
+    let served = Served::start();
+    for arguments in [&["list", "--route", "chargse"][..], &["resolve", "--route", "chargse", "--not-executed"]] {
+        let said = on(&served, arguments).await;
+        assert!(said.err.contains("no route \"chargse\"; it has charges, "), "{said:?}");
+    }
+    let known = on(&served, &["list", "--route", "charges"]).await;
+    assert_eq!(known.err.trim(), "No records match.");
 }
 
 #[tokio::test]
@@ -182,7 +226,7 @@ async fn resolve_and_forget_say_what_became_of_the_record() {
     assert_eq!(freed.out().trim(), format!("{} was unknown: its key is free", short(2)));
     let forgotten = on(&served, &["forget", &short(3)]).await;
     assert_eq!(forgotten.out().trim(), format!("{} was unknown: its key is free", short(3)));
-    on(&served, &["forget", &short(4)]).await.fails(1, &["state does not allow", "force=true", "in_flight"]);
+    on(&served, &["forget", &short(4)]).await.fails(1, &["is under way", "say --force"]);
     assert!(on(&served, &["forget", &short(4), "--force"]).await.out().contains("its key is free"));
     on(&served, &["resolve", &short(1), "--executed"]).await.fails(1, &["state does not allow", "completed"]);
 }

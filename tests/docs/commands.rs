@@ -134,8 +134,9 @@ fn entries(text: &str) -> Vec<Entry> {
 fn without_variable_parts(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for line in text.lines() {
-        if line.to_ascii_lowercase().starts_with("date: ") {
-            plain.push_str("date\n");
+        if let Some(what) = ["date: ", "settled: "].iter().find(|what| line.to_ascii_lowercase().starts_with(**what)) {
+            plain.push_str(what);
+            plain.push('\n');
             continue;
         }
         // The demo's progress, in the order of events.

@@ -99,6 +99,8 @@ impl Scene {
 
     fn replacements(&self) -> impl Iterator<Item = (&str, &str)> {
         let proxy = self.proxy.iter().flat_map(|Proxy { data, admin, .. }| [(DATA, &**data), (ADMIN, &**admin)]);
+        // A socket's path is the page's own.
+        let proxy = proxy.filter(|(_, real)| !real.starts_with("unix:"));
         let records = self.records.iter().map(|(page, real)| (&**page, &**real));
         proxy.chain([(API, &*self.api)]).chain(records)
     }

@@ -1,4 +1,7 @@
-//! The Redis servers: reachable, willing, lasting, and of one mind about the time.
+//! The Redis servers: reachable, willing, lasting, ours, and of one mind about the time.
+
+mod clocks;
+mod mark;
 
 use std::{collections::BTreeSet, fs, io, time::Duration};
 
@@ -7,6 +10,7 @@ use redis::{
     RedisError, RedisResult, TlsCertificates, aio::MultiplexedConnection, cmd,
 };
 
+use self::clocks::Clocks;
 use super::Report;
 use crate::{
     clock,
@@ -35,11 +39,11 @@ pub(super) async fn examine(store: &Store, redis: &Redis, report: &mut Report) {
         RedisServers::Sentinel { master, nodes } => doctor.ask_sentinels(master, nodes, report).await,
         RedisServers::Cluster(nodes) => doctor.ask_cluster(nodes, report).await,
     };
-    let mut clocks = Vec::new();
+    let mut clocks = Clocks::default();
     for master in masters {
         doctor.examine_master(master, &mut clocks, report).await;
     }
-    compare_clocks(store, &clocks, report);
+    clocks.compare(store, report);
 }
 
 struct Doctor<'a> {
@@ -47,12 +51,6 @@ struct Doctor<'a> {
     redis: &'a Redis,
     password: Option<String>,
     tls: Option<TlsCertificates>,
-}
-
-/// How far a node's clock is ahead of ours, in seconds, and who it is.
-struct Clock {
-    node: String,
-    ahead: f64,
 }
 
 impl<'a> Doctor<'a> {
@@ -188,7 +186,7 @@ impl<'a> Doctor<'a> {
         Vec::new()
     }
 
-    async fn examine_master(&self, info: ConnectionInfo, clocks: &mut Vec<Clock>, report: &mut Report) {
+    async fn examine_master(&self, info: ConnectionInfo, clocks: &mut Clocks, report: &mut Report) {
         let subject = format!("redis {}", info.addr());
         let template = info.clone();
         let mut master = match self.connect(info).await {
@@ -196,6 +194,7 @@ impl<'a> Doctor<'a> {
             Err(error) => return report.failure(&subject, told(&error), remedy(&error)),
         };
         self.round_trip(&subject, &mut master, report).await;
+        mark::examine(self.store, &self.redis.prefix, &subject, &mut master, report).await;
         let facts: InfoDict = match cmd("INFO").query_async(&mut master).await {
             Ok(facts) => facts,
             Err(error) => {
@@ -224,11 +223,11 @@ impl<'a> Doctor<'a> {
         persistence(&subject, &fact, saves.map(|(_, value)| value), report);
         self.replicas(&subject, &fact, report);
 
-        clocks.extend(clock_of(&mut master, subject).await);
+        clocks.ask(&mut master, subject).await;
         for (host, port) in replicas(&facts) {
             let subject = format!("redis replica {host}:{port}");
             match self.connect(elsewhere(&template, host, port)).await {
-                Ok(mut replica) => clocks.extend(clock_of(&mut replica, subject).await),
+                Ok(mut replica) => clocks.ask(&mut replica, subject).await,
                 Err(error) => report.warning(&subject, told(&error), "start it, or take it out: it cannot take over"),
             }
         }
@@ -379,35 +378,6 @@ fn persistence(subject: &str, fact: &impl Fn(&str) -> String, saves: Option<Stri
             "keeps no append-only file, and does not tell its snapshots",
             "CONFIG SET appendonly yes",
         ),
-    }
-}
-
-async fn clock_of(node: &mut MultiplexedConnection, name: String) -> Option<Clock> {
-    let begun = clock::unix_seconds();
-    let (seconds, micros): (f64, f64) = cmd("TIME").query_async(node).await.ok()?;
-    let middle = f64::midpoint(begun, clock::unix_seconds());
-    Some(Clock { node: name, ahead: seconds + micros / 1e6 - middle })
-}
-
-/// A record's age is reckoned by one server until another takes over: then their difference counts (contract: R-22).
-fn compare_clocks(store: &Store, clocks: &[Clock], report: &mut Report) {
-    let earliest = clocks.iter().min_by(|a, b| a.ahead.total_cmp(&b.ahead));
-    let latest = clocks.iter().max_by(|a, b| a.ahead.total_cmp(&b.ahead));
-    let (Some(earliest), Some(latest)) = (earliest, latest) else { return };
-    let difference = latest.ahead - earliest.ahead;
-    if clocks.len() < 2 {
-        report.ok("clocks", "one server: nothing to compare");
-    } else if difference < store.lease.as_secs_f64() / 3.0 {
-        report.ok("clocks", format!("{} servers differ by {difference:.3} s at most", clocks.len()));
-    } else {
-        report.warning(
-            "clocks",
-            format!(
-                "{} is {difference:.1} s ahead of {}: after a failover leases end early or late",
-                latest.node, earliest.node
-            ),
-            "run NTP on both",
-        );
     }
 }
 

@@ -12,8 +12,15 @@ use std::{
 use tempfile::TempDir;
 
 use super::{Level, Report, files, redis, upstream};
-use crate::config::settled::{
-    HostHeader, Redis, RedisServers, Store, StoreKind, Upstream, UpstreamTarget, UpstreamTls, UpstreamUrl,
+use crate::{
+    config::{
+        secrets,
+        settled::{
+            HostHeader, Redis, RedisServers, Store, StoreKind, Upstream, UpstreamTarget, UpstreamTls, UpstreamUrl,
+        },
+    },
+    rule::identity::IdKey,
+    store::redis::{CENSUS, RedisOptions, RedisStore},
 };
 
 impl Report {
@@ -118,6 +125,65 @@ async fn a_redis_that_evicts_is_a_failure_and_one_without_persistence_a_warning(
     assert_eq!(report.level_of("has no persistence"), Level::Warning);
     assert_eq!(report.level_of("connected replicas: 0; 0 must acknowledge"), Level::Ok);
     assert_eq!(report.level_of("one server"), Level::Ok);
+}
+
+// contract: R-5
+#[tokio::test]
+async fn records_under_another_id_key_are_a_failure_and_under_ours_are_not() {
+    let Some(server) = Server::start(&["--appendonly", "yes"]).await else { return };
+    assert_eq!(report_on(server.url(), 0).await.level_of("holds no records"), Level::Ok);
+    let dir = tempfile::tempdir().unwrap();
+    let ours = written(dir.path(), "ours", "new\nours\n", 0o600);
+    let (mut store, redis) = settled(server.url(), 0);
+    store.secret_file = Some(written(dir.path(), "old", "ours\n", 0o600));
+    leave_a_mark(&store, &redis).await;
+
+    for (file, level, words) in [
+        (Some(ours), Level::Ok, "under this id key"),
+        (Some(written(dir.path(), "other", "other\n", 0o600)), Level::Failure, "keyed by another store.secret_file"),
+        (None, Level::Failure, "keyed by a store.secret_file"),
+    ] {
+        let store = Store { secret_file: file, ..store.clone() };
+        let mut report = Report::default();
+        redis::examine(&store, &redis, &mut report).await;
+        assert_eq!(report.level_of(words), level);
+    }
+}
+
+/// As a process does at its start.
+async fn leave_a_mark(store: &Store, redis: &Redis) {
+    let secrets = secrets::read(store.secret_file.as_ref().unwrap()).unwrap();
+    let id_key = IdKey::from_secret(secrets.id_key());
+    let options =
+        RedisOptions { config: redis, allow_eviction: false, secrets: Some(&secrets), id_key: &id_key, census: CENSUS };
+    RedisStore::new(&options).unwrap().first_look(Duration::from_secs(20)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clock_that_may_not_be_asked_is_told_of_where_there_are_several() {
+    let Some(master) = Server::start(&["--rename-command", "TIME", ""]).await else { return };
+    assert_eq!(report_on(master.url(), 0).await.level_of("one server"), Level::Ok);
+    let Some(_replica) = Server::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await else { return };
+    let told = async {
+        while !report_on(master.url(), 0).await.to_string().contains("not compared, since TIME is refused") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("the replica joins, and the clock stays silent");
+}
+
+#[test]
+fn on_a_terminal_lines_hang_and_elsewhere_each_finding_is_one() {
+    let mut report = Report::default();
+    report.failure("redis 127.0.0.1:6379", "a word ".repeat(20).trim(), "mend it");
+    report.ok("clocks", "one server");
+    assert_eq!(report.to_string().lines().count(), 2);
+    let shown = anstream::adapter::strip_str(&report.shown(Some(40))).to_string();
+    let lines: Vec<_> = shown.lines().collect();
+    assert!(lines[0].starts_with("failure redis 127.0.0.1:6379: a word"), "{shown}");
+    assert!(lines[1..lines.len() - 1].iter().all(|line| line.starts_with("        ")), "{shown}");
+    assert!(lines.iter().all(|line| line.chars().count() <= 40), "{shown}");
+    assert_eq!(lines.last(), Some(&"ok      clocks: one server"));
 }
 
 #[tokio::test]

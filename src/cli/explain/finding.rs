@@ -6,7 +6,10 @@ use http::{HeaderMap, Method, header};
 
 use crate::{
     config::{Config, settled::Route},
-    proxy::routes::{Considered, Routes},
+    proxy::{
+        headers,
+        routes::{Considered, Routes},
+    },
     rule::{
         head::Head,
         identity,
@@ -15,6 +18,10 @@ use crate::{
         method::{self, Class},
         policy::{FingerprintPart, KeySource, Mode, OnBodyTooLarge, Policy, Scope, ScopePart},
         problem::Problem,
+    },
+    server::{
+        self,
+        guard::{Guard, Refused},
     },
 };
 
@@ -30,14 +37,34 @@ pub(super) struct Request {
 }
 
 impl Request {
-    fn head(&self) -> Head<'_> {
+    fn head(&self, certificates: bool) -> Head<'_> {
         Head {
             method: &self.method,
             path: &self.path,
             query: self.query.as_deref(),
             headers: &self.headers,
-            tls_subject: None,
+            // Where clients must show a certificate, each has one: whose it is changes nothing of what is told here.
+            tls_subject: certificates.then_some("a client"),
         }
+    }
+
+    /// As it would stand on the wire: whether it is ambiguous is asked of what asks it of a client's bytes.
+    fn wire(&self) -> Vec<u8> {
+        let query = self.query.iter().flat_map(|query| ["?", query]).collect::<String>();
+        let mut wire = format!("{} {}{query} HTTP/1.1\r\n", self.method, self.path).into_bytes();
+        let mut line = |name: &str, value: &[u8]| {
+            [name.as_bytes(), b": ", value, b"\r\n"].iter().for_each(|part| wire.extend_from_slice(part));
+        };
+        if !self.headers.contains_key(header::HOST) {
+            line("host", self.host.as_bytes());
+        }
+        self.headers.iter().for_each(|(name, value)| line(name.as_str(), value.as_bytes()));
+        let is_framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+        if !self.body.is_empty() && !is_framed.iter().any(|name| self.headers.contains_key(name)) {
+            line("content-length", self.body.len().to_string().as_bytes());
+        }
+        wire.extend_from_slice(b"\r\n");
+        wire
     }
 }
 
@@ -59,6 +86,9 @@ pub(super) struct Finding {
 
 /// Why a request without a key is passed.
 pub(super) const NO_KEY: &str = "it has no key, and the route does not require one";
+/// Why one is whose key may be where nobody looks (contract: R-4).
+pub(super) const BODY_NOT_READ: &str =
+    "its body is longer than max_request_body and was not looked at, and the route requires no key";
 
 /// Where the key is and how long.
 #[derive(Debug)]
@@ -74,6 +104,8 @@ pub(super) enum Would {
     Pass(&'static str),
     /// Refused: with which problem, and why.
     Refuse(Problem, &'static str),
+    /// Refused before its route matters: it is malformed or ambiguous.
+    Malformed(server::Refusal),
     /// Refused: the method is `CONNECT`.
     NotAllowed,
     /// Guarded.
@@ -99,13 +131,16 @@ pub(super) fn find(config: &Config, request: &Request) -> Finding {
         fingerprint: Vec::new(),
         would: Would::NotAllowed,
     };
-    finding.would = match finding.route.clone() {
+    let framing = Guard::new(config.server.max_head).feed(&request.wire()).refused;
+    let certificates = config.server.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    finding.would = match (finding.route.clone(), framing) {
         _ if request.method == Method::CONNECT => Would::NotAllowed,
         _ if request.method.as_str() == "PRI" => Would::Refuse(Problem::BadRequest, "PRI begins an HTTP/2 connection"),
-        None => Would::Refuse(Problem::NoRoute, "no route matches, and there are several upstreams"),
-        Some(route) => {
+        (_, Some(Refused::Head(refusal) | Refused::Body(refusal))) => Would::Malformed(refusal),
+        (None, None) => Would::Refuse(Problem::NoRoute, "no route matches, and there are several upstreams"),
+        (Some(route), None) => {
             finding.upstream = Some(config.upstreams[route.upstream].name.clone());
-            finding.under(&route.policy, request).unwrap_or_else(|end| end)
+            finding.under(&route.policy, request, certificates).unwrap_or_else(|end| end)
         }
     };
     finding
@@ -125,20 +160,23 @@ fn because(config: &Config, route: &Arc<Route>, considered: Considered) -> &'sta
 
 impl Finding {
     /// Goes through the steps of a guarded request; an early end is an `Err`.
-    fn under(&mut self, policy: &Policy, request: &Request) -> Result<Would, Would> {
-        let head = request.head();
+    fn under(&mut self, policy: &Policy, request: &Request, certificates: bool) -> Result<Would, Would> {
+        let head = request.head(certificates);
         if let Some(why) = unguarded(policy, request, self.class) {
             return Err(Would::Pass(why));
         }
         if let Some(shadow) = key::shadowed(policy, &request.headers) {
             return Err(Would::Refuse(Problem::BadRequest, shadow.why()));
         }
-        if request.headers.get("early-data").is_some_and(|value| value == "1") {
-            return Err(Would::Refuse(Problem::TooEarly, "TLS early data can be replayed by anyone"));
-        }
         self.scope = scope_parts(policy, &head);
         let key = find_key(policy, &head, &request.body)?;
         self.key = Some(KeyFound { source: key::label(key.source).into_owned(), length: length(&key) });
+        if headers::upgrade(&request.headers).is_some() {
+            return Err(Would::Refuse(Problem::BadRequest, "a guarded request cannot be upgraded to another protocol"));
+        }
+        if request.headers.get("early-data").is_some_and(|value| value == "1") {
+            return Err(Would::Refuse(Problem::TooEarly, "TLS early data can be replayed by anyone"));
+        }
         match identity::scope(policy, &head) {
             Ok(_) => {}
             Err(ScopeError::Missing) => {
@@ -189,30 +227,26 @@ fn unguarded(policy: &Policy, request: &Request, class: Class) -> Option<&'stati
 fn find_key<'a>(policy: &'a Policy, head: &Head<'a>, body: &'a [u8]) -> Result<Key<'a>, Would> {
     let malformed = |KeyError::Malformed(why)| Would::Refuse(Problem::KeyMalformed, why);
     let too_large = body.len() as u64 > policy.max_request_body;
-    let found = match key::search(policy, head).map_err(malformed)? {
-        Search::Found(key) => Some(key),
-        Search::Absent => None,
-        Search::NeedsBody if too_large => key::search_past_body(policy, head).map_err(malformed)?,
-        // Nothing is compared with what a store holds: any id key will do.
-        Search::NeedsBody => key::search_body(policy, head, body, &IdKey::fixed()).map_err(malformed)?,
+    let missing = || match policy.key_required {
+        true => Would::Refuse(Problem::KeyMissing, "it has no key, and the route requires one"),
+        false => Would::Pass(NO_KEY),
     };
-    match found {
-        Some(key) => Ok(key),
-        None if policy.key_required && too_large && policy.key.iter().any(is_in_body) => {
-            Err(Would::Refuse(Problem::BodyTooLarge, "the key is in a body longer than max_request_body"))
+    match key::search(policy, head).map_err(malformed)? {
+        Search::Found(key) => Ok(key),
+        Search::Absent => Err(missing()),
+        Search::NeedsBody if too_large => {
+            let found = key::search_past_body(policy, head).map_err(malformed)?;
+            found.ok_or(match policy.key_required {
+                true => {
+                    Would::Refuse(Problem::BodyTooLarge, "it is longer than max_request_body, and was not looked at")
+                }
+                false => Would::Pass(BODY_NOT_READ),
+            })
         }
-        None if policy.key_required => {
-            Err(Would::Refuse(Problem::KeyMissing, "it has no key, and the route requires one"))
+        // Nothing is compared with what a store holds: any id key will do.
+        Search::NeedsBody => {
+            key::search_body(policy, head, body, &IdKey::fixed()).map_err(malformed)?.ok_or_else(missing)
         }
-        None => Err(Would::Pass(NO_KEY)),
-    }
-}
-
-fn is_in_body(source: &KeySource) -> bool {
-    match source {
-        KeySource::Header(_) | KeySource::Query(_) => false,
-        KeySource::Json(_) | KeySource::Form(_) | KeySource::Content { .. } => true,
-        KeySource::Composite(parts) => parts.iter().any(is_in_body),
     }
 }
 

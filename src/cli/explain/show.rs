@@ -4,7 +4,7 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::finding::{Finding, KeyFound, NO_KEY, Request, Would, bytes};
+use super::finding::{BODY_NOT_READ, Finding, KeyFound, NO_KEY, Request, Would, bytes};
 use crate::{
     config::settled::Route,
     rule::{
@@ -43,6 +43,7 @@ fn would_json(finding: &Finding) -> Value {
     match (&finding.would, finding.route.as_ref().map(|route| &route.policy)) {
         (Would::Pass(_) | Would::Observe, _) => same("passed"),
         (Would::Refuse(problem, _), _) => same(problem.code()),
+        (Would::Malformed(_), _) => same(Problem::BadRequest.code()),
         (Would::NotAllowed, _) | (Would::Guard, None) => same("rejected"),
         (Would::Guard, Some(policy)) => json!({
             "first": "executed",
@@ -79,18 +80,29 @@ pub(super) fn text(request: &Request, finding: &Finding) -> String {
         Would::Guard => ("yes", ""),
         Would::Observe => ("observed only", ""),
         Would::Pass(why) => ("no: ", *why),
-        Would::Refuse(..) | Would::NotAllowed => ("refused", ""),
+        Would::Refuse(..) | Would::Malformed(_) | Would::NotAllowed => ("refused", ""),
     };
     line(&mut text, "guarded", &format!("{guarded}{why}"));
     if let Some(KeyFound { source, length }) = key {
         line(&mut text, "key", &format!("{source}, {}", bytes(*length)));
-    } else if let (Some(route), Would::Pass(NO_KEY) | Would::Refuse(Problem::KeyMissing, _)) = (route, would) {
-        let sources: Vec<_> = route.policy.key.iter().map(looked_at).collect();
-        line(&mut text, "key", &format!("none; looked at {}", sources.join(", ")));
+    } else if let (Some(route), Some(not_read)) = (route, body_not_read(would)) {
+        let listed = |sources: Vec<&KeySource>| sources.into_iter().map(looked_at).collect::<Vec<_>>().join(", ");
+        let (inside, outside): (Vec<_>, Vec<_>) =
+            route.policy.key.iter().partition(|source| not_read && is_in_body(source));
+        let mut found = "none".to_owned();
+        for (what, sources) in [("looked at", outside), ("not looked at", inside)] {
+            if !sources.is_empty() {
+                found.push_str(&format!("; {what} {}", listed(sources)));
+            }
+        }
+        line(&mut text, "key", &found);
     }
     if !scope.is_empty() {
         let part = |(part, present): &(String, bool)| format!("{part}{}", if *present { "" } else { " (missing)" });
         line(&mut text, "scope", &scope.iter().map(part).collect::<Vec<_>>().join(", "));
+        if let Some(lack) = lack(scope, would) {
+            line(&mut text, "", lack);
+        }
     }
     if !fingerprint.is_empty() {
         line(&mut text, "fingerprint", &fingerprint.join(", "));
@@ -109,11 +121,41 @@ pub(super) fn text(request: &Request, finding: &Finding) -> String {
             let (row, code) = (problem.row(), problem.code());
             line(&mut text, "every time", &format!("{} {code}: {why}; nothing is sent", row.status));
         }
+        (Would::Malformed(refusal), _) => {
+            let (status, why) = (refusal.status.as_u16(), refusal.detail.trim_end_matches('.'));
+            line(&mut text, "every time", &format!("{status} bad-request ({why}); nothing is sent"));
+        }
         (Would::NotAllowed, _) | (Would::Guard, None) => {
             line(&mut text, "every time", "405: Oncegate opens no tunnels; nothing is sent");
         }
     }
     text
+}
+
+/// What comes of parts of the scope that a guarded request lacks (contract: R-5).
+fn lack(scope: &[(String, bool)], would: &Would) -> Option<&'static str> {
+    let is_guarded = matches!(would, Would::Guard | Would::Observe);
+    if !is_guarded || scope.iter().all(|(_, present)| *present) {
+        None
+    } else if scope.iter().any(|(_, present)| *present) {
+        Some("a missing part is a value like any other: with it, this is another caller")
+    } else {
+        Some("shared with every caller who sends none of this; one with another credential is refused (scope-missing)")
+    }
+}
+
+/// Of a request without a key, whether it may have one where nobody looks; `None` of every other.
+fn body_not_read(would: &Would) -> Option<bool> {
+    match would {
+        Would::Pass(NO_KEY) | Would::Refuse(Problem::KeyMissing, _) => Some(false),
+        Would::Pass(BODY_NOT_READ) | Would::Refuse(Problem::BodyTooLarge, _) => Some(true),
+        Would::Pass(_)
+        | Would::Refuse(..)
+        | Would::Malformed(_)
+        | Would::NotAllowed
+        | Would::Guard
+        | Would::Observe => None,
+    }
 }
 
 fn guarded_lines(text: &mut String, upstream: &str, policy: &Policy, window: Option<Duration>) {
@@ -159,6 +201,14 @@ fn window(policy: &Policy, finding: &Finding) -> Option<Duration> {
         | KeySource::Form(_)
         | KeySource::Composite(_) => None,
     })
+}
+
+fn is_in_body(source: &KeySource) -> bool {
+    match source {
+        KeySource::Header(_) | KeySource::Query(_) => false,
+        KeySource::Json(_) | KeySource::Form(_) | KeySource::Content { .. } => true,
+        KeySource::Composite(parts) => parts.iter().any(is_in_body),
+    }
 }
 
 fn looked_at(source: &KeySource) -> String {

@@ -9,7 +9,7 @@ use super::{
     Client, ask,
     change::resolve_path,
     put, short,
-    show::{Filter, counted, matching},
+    show::{Filter, counted, matching, none_match},
     table, text,
 };
 use crate::{
@@ -50,6 +50,9 @@ pub(super) async fn resolve(
     let how = if resolution["executed"] == true { "executed" } else { "not executed" };
     if !json {
         announce(&records, how, dry_run)?;
+        if records.is_empty() {
+            none_match("No unknown records match.", client, filter).await;
+        }
     }
     if dry_run || records.is_empty() {
         if json {
@@ -80,7 +83,6 @@ pub(super) async fn resolve(
 
 fn announce(records: &[Value], how: &str, dry_run: bool) -> Result<(), Failure> {
     if records.is_empty() {
-        anstream::eprintln!("No unknown records match.");
         return Ok(());
     }
     let shown = if dry_run { records.len() } else { SHOWN.min(records.len()) };

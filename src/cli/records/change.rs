@@ -10,10 +10,14 @@ use super::{
     client::{record_path, target},
     put, short,
     show::Filter,
+    table,
     target::Target,
     text,
 };
-use crate::cli::{Exit, Failure};
+use crate::{
+    cli::{Exit, Failure},
+    store::State,
+};
 
 /// Examples of `oncegate records resolve`.
 pub(super) const RESOLVE_EXAMPLES: &str = "\
@@ -34,7 +38,8 @@ kept. An answer is {\"status\", \"headers\", \"body\" or \"body_base64\"}, or, w
 #[derive(Debug, Clone, clap::Args)]
 #[command(group = clap::ArgGroup::new("outcome").args(["executed", "not_executed"]).required(true))]
 pub(super) struct ResolveArgs {
-    /// The record: 16 or 64 hex digits; without it, every unknown one that matches
+    /// The record: 16 or 64 hex digits, or a problem's `instance`; without it, every
+    /// unknown one that matches
     #[arg(conflicts_with_all = ["state", "route", "older"])]
     id: Option<String>,
 
@@ -137,7 +142,16 @@ pub(super) async fn forget(ForgetArgs { id, force, json, target: at }: ForgetArg
     // An owner at work renews its lease, and with it the version: what is shown here cannot be what is meant.
     let version = (!force).then(|| text(&record, "version"));
     let query = force.then(|| ("force", "true".to_owned()));
-    let changed = client.ask(Method::DELETE, &target(&path, query), version, None).await?;
+    let asked = client.send(Method::DELETE, &target(&path, query), version, None).await?;
+    let changed = asked.map_err(|refused| match text(&refused.problem, "state") {
+        "in_flight" if !force => Failure::new(
+            Exit::Failure,
+            "the record's request is under way",
+            "an owner is at work, and forgetting the record lets a retry run the request again",
+            "wait for its end; or say --force to forget it all the same",
+        ),
+        _ => client.refused(&refused),
+    })?;
     told(&record, &changed, json)?;
     Ok(Exit::Ok)
 }
@@ -145,12 +159,39 @@ pub(super) async fn forget(ForgetArgs { id, force, json, target: at }: ForgetArg
 async fn one(client: &Client, id: &str, resolution: &Value, dry_run: bool, json: bool) -> Result<Exit, Failure> {
     let record = client.get(&record_path(id)?).await?;
     if dry_run {
-        super::show::print(&record, json)?;
-        return Ok(Exit::Ok);
+        return would(&record, resolution, json);
     }
     let version = text(&record, "version");
     let changed = client.ask(Method::POST, &resolve_path(&record), Some(version), Some(resolution)).await?;
     told(&record, &changed, json)?;
+    Ok(Exit::Ok)
+}
+
+/// What a resolution would do to a record, which is left as it is.
+fn would(record: &Value, resolution: &Value, json: bool) -> Result<Exit, Failure> {
+    let state = text(record, "state");
+    if state != State::Unknown.as_str() {
+        let why = format!("only an unknown record can be resolved; this one is {state}");
+        return Err(Failure::new(
+            Exit::Failure,
+            "the record's state would not allow that; nothing was changed",
+            why,
+            "",
+        ));
+    }
+    if json {
+        put(format_args!("{:#}", json!({ "would_resolve": [record["id"]] })))?;
+        return Ok(Exit::Ok);
+    }
+    put(table::lines(record).trim_end())?;
+    let what = if resolution["executed"] != true {
+        "resolved as not executed: its key would be free, and its next retry would run the request"
+    } else if resolution["response"].is_null() {
+        "resolved as executed: its retries would be told so, without an answer"
+    } else {
+        "resolved as executed: its retries would get the answer given"
+    };
+    anstream::eprintln!("\nIt would be {what}.\nNothing was changed.");
     Ok(Exit::Ok)
 }
 

@@ -63,8 +63,9 @@ pub(super) async fn find(args: FindArgs) -> Result<Exit, Failure> {
         })?,
         None => sent(route, authority, key, &scope)?,
     };
+    let given = target.given();
     let record = target.client()?.ask(Method::POST, "/records/find", None, Some(&sent)).await?;
-    show::print(&record, json)?;
+    show::print(&record, &given, json)?;
     Ok(Exit::Ok)
 }
 

@@ -82,13 +82,14 @@ impl Filter {
 
 pub(super) async fn list(ListArgs { filter, state, limit, json, target }: ListArgs) -> Result<Exit, Failure> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let (records, has_more) = matching(&target.client()?, &filter, state.as_deref(), limit).await?;
+    let client = target.client()?;
+    let (records, has_more) = matching(&client, &filter, state.as_deref(), limit).await?;
     if json {
         put(format_args!("{:#}", json!({ "records": records, "more": has_more })))?;
         return Ok(Exit::Ok);
     }
     if records.is_empty() {
-        anstream::eprintln!("No records match.");
+        none_match("No records match.", &client, &filter).await;
     } else {
         put(table::table(&records).trim_end())?;
         let more = if has_more { ", and there are more: see --limit" } else { "" };
@@ -97,23 +98,38 @@ pub(super) async fn list(ListArgs { filter, state, limit, json, target }: ListAr
     Ok(Exit::Ok)
 }
 
+/// Says that nothing was found; and why, where the route's name is none of the configuration's.
+pub(super) async fn none_match(what: &str, client: &Client, filter: &Filter) {
+    anstream::eprintln!("{what}");
+    let Some(route) = &filter.route else { return };
+    // That the configuration cannot be seen is no reason to fail: nothing was asked of it.
+    let Ok(config) = client.get("/config").await else { return };
+    let routes = config["routes"].as_array().into_iter().flatten().chain([&config["fallback"]]);
+    let names: Vec<_> = routes.filter_map(|route| route["name"].as_str()).collect();
+    if !names.is_empty() && !names.contains(&route.as_str()) {
+        anstream::eprintln!("The configuration has no route {route:?}; it has {}.", names.join(", "));
+    }
+}
+
 pub(super) async fn show(ShowArgs { id, json, target }: ShowArgs) -> Result<Exit, Failure> {
+    let given = target.given();
     let record = target.client()?.get(&record_path(&id)?).await?;
-    print(&record, json)?;
+    print(&record, &given, json)?;
     Ok(Exit::Ok)
 }
 
-/// Shows one record, and what can be done about it.
-pub(super) fn print(record: &Value, json: bool) -> Result<(), Failure> {
+/// Shows one record, and what can be done about it by commands that are `given` the same flags.
+pub(super) fn print(record: &Value, given: &str, json: bool) -> Result<(), Failure> {
     if json {
         return put(format_args!("{record:#}"));
     }
     put(table::lines(record).trim_end())?;
     if record["state"] == State::Unknown.as_str() {
         anstream::eprintln!(
-            "\nLook in the upstream whether it was executed; then\n  \
-             oncegate records resolve {id} --executed      its retries are told so\n  \
-             oncegate records resolve {id} --not-executed  its next retry runs it",
+            "\nLook in the upstream whether it was executed. If it was, its retries are told so:\n  \
+             oncegate records resolve {id} --executed{given}\n\
+             If it was not, its next retry runs it:\n  \
+             oncegate records resolve {id} --not-executed{given}",
             id = super::short(record)
         );
     }

@@ -1,11 +1,16 @@
 //! Records as a table that fits 80 columns, and one record as lines.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    time::{Duration, SystemTime},
+};
 
 use clap::builder::styling::{AnsiColor, Style};
 use serde_json::Value;
 
 use super::{short, text};
+use crate::clock;
 
 /// Columns of a route's name.
 const ROUTE: usize = 19;
@@ -46,6 +51,9 @@ pub(super) fn lines(record: &Value) -> String {
     line("route", text(record, "route"));
     line("answer", &meaning(record));
     line("age", &span(&record["age_seconds"]));
+    if let Some((what, when)) = written(record, clock::wall()) {
+        line(what, &when);
+    }
     line("expires", &format!("in {}", left(&record["expires_in_seconds"])));
     if !record["lease_left_seconds"].is_null() {
         line("lease", &format!("{} left", left(&record["lease_left_seconds"])));
@@ -53,6 +61,18 @@ pub(super) fn lines(record: &Value) -> String {
     line("replays", &record["replays"].to_string());
     line("version", text(record, "version"));
     out
+}
+
+/// When the record was last written, by this machine's calendar: to find its request in the logs of the upstream. A claim
+/// is written anew with each renewal of its lease.
+fn written(record: &Value, now: SystemTime) -> Option<(&'static str, String)> {
+    let age = Duration::try_from_secs_f64(record["age_seconds"].as_f64()?).ok()?;
+    let when = humantime::format_rfc3339_seconds(now.checked_sub(age)?).to_string();
+    let what = match (text(record, "state"), text(record, "reason")) {
+        ("in_flight", _) | ("unknown", "lapsed") => "renewed",
+        _ => "settled",
+    };
+    Some((what, when))
 }
 
 fn state_style(record: &Value) -> Style {
@@ -159,6 +179,19 @@ mod tests {
             table.contains("0123456789abcdef  unknown    a route with a ver…   119m    1000d  answered 504"),
             "{table}"
         );
+    }
+
+    #[test]
+    fn when_a_record_was_written_is_told_by_the_calendar() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400);
+        let told = |record: Value| written(&record, now);
+        let settled = json!({"state": "unknown", "reason": "lost", "age_seconds": 61.5});
+        assert_eq!(told(settled), Some(("settled", "1970-01-01T23:58:58Z".to_owned())));
+        let running = json!({"state": "in_flight", "age_seconds": 0.0});
+        assert_eq!(told(running), Some(("renewed", "1970-01-02T00:00:00Z".to_owned())));
+        let lapsed = json!({"state": "unknown", "reason": "lapsed", "age_seconds": 1.0});
+        assert_eq!(told(lapsed).map(|(what, _)| what), Some("renewed"));
+        assert_eq!(told(json!({"state": "unknown"})), None);
     }
 
     #[test]

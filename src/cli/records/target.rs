@@ -31,6 +31,18 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// The flags as they were given, for a command that is to ask the same Oncegate: to be put after it, in a shell.
+    pub(super) fn given(&self) -> String {
+        let Self { admin, token_file, config } = self;
+        let file = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let flags = [
+            ("--admin", admin.clone()),
+            ("--token-file", token_file.as_ref().map(file)),
+            ("-c", config.given().map(file)),
+        ];
+        flags.into_iter().filter_map(|(flag, value)| Some(format!(" {flag} {}", quoted(&value?)))).collect()
+    }
+
     /// # Errors
     ///
     /// The configuration is bad, the token cannot be read, or the address is none.
@@ -52,6 +64,16 @@ impl Target {
             (Place::Tcp(_), Some(file)) => Some(token(&file)?),
         };
         Ok(Client::new(place, token))
+    }
+}
+
+/// A word that a shell reads as it is.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@%+,".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
     }
 }
 
@@ -130,6 +152,23 @@ mod tests {
         for bad in ["", "9464", ":9464", "localhost", "localhost:port", "https://localhost"] {
             assert!(place(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_was_given_is_repeated_as_a_shell_reads_it() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            target: Target,
+        }
+        let given = |words: &[&str]| {
+            let line = [&["records"], words].concat();
+            <Line as clap::Parser>::parse_from(line).target.given()
+        };
+        assert_eq!(given(&[]), "");
+        assert_eq!(given(&["-c", "my file.toml"]), " -c 'my file.toml'");
+        let both = ["--token-file", "it's", "--admin", "[::1]:9464"];
+        assert_eq!(given(&both), " --admin '[::1]:9464' --token-file 'it'\\''s'");
     }
 
     #[test]

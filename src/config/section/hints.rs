@@ -44,11 +44,11 @@ pub(super) fn suggest(key: &str, holds_table: bool, tables: &[Table], title: &st
         }
         (Some((_, doc)), _) => {
             let label = format!("did you mean `{}`?", doc.key);
-            (label, format!("`{}`: {}", doc.key, doc.meaning))
+            (label, format!("`{}`: {}", doc.key, gist(doc.meaning)))
         }
         (None, Some((_, doc))) => {
             let label = format!("did you mean `{}`, in {}?", doc.key, doc.table.title());
-            (label, format!("`{}`: {}", doc.key, doc.meaning))
+            (label, format!("`{}`: {}", doc.key, gist(doc.meaning)))
         }
         (None, None) => {
             let mut keys: Vec<_> = tables.iter().flat_map(|table| table.keys()).map(|doc| doc.key).collect();
@@ -56,6 +56,11 @@ pub(super) fn suggest(key: &str, holds_table: bool, tables: &[Table], title: &st
             (String::new(), format!("{} takes {}", title, keys.join(", ")))
         }
     }
+}
+
+/// The first sentence of what a key means: whoever mistyped it need not be told its fine print.
+fn gist(meaning: &str) -> &str {
+    meaning.find(". ").map_or(meaning, |end| &meaning[..=end])
 }
 
 fn kind_of(key: &str, tables: &[Table]) -> Kind {

@@ -32,9 +32,7 @@ pub(super) struct Marks {
 
 impl Marks {
     pub(super) fn new(id_key: &IdKey) -> Self {
-        let digest = blake3::keyed_hash(&id_key.0, b"oncegate id key check");
-        let mut check = [0; CHECK];
-        check.copy_from_slice(&digest.as_bytes()[..CHECK]);
+        let check = check(id_key);
         let (seen, wiped) = (Mutex::default(), AtomicU64::new(0));
         Self { check, seen, wiped, foreign: AtomicBool::new(false), at_home: AtomicBool::new(false) }
     }
@@ -83,6 +81,19 @@ impl Marks {
     }
 }
 
+/// Whether a mark was left by those with this id key.
+pub(super) fn is_marked_by(mark: &[u8], id_key: &IdKey) -> bool {
+    mark.get(..CHECK) == Some(&check(id_key)[..])
+}
+
+/// Tells one id key from another, and nothing of either.
+fn check(id_key: &IdKey) -> [u8; CHECK] {
+    let digest = blake3::keyed_hash(&id_key.0, b"oncegate id key check");
+    let mut check = [0; CHECK];
+    check.copy_from_slice(&digest.as_bytes()[..CHECK]);
+    check
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,5 +121,7 @@ mod tests {
         assert!(!ours.foreign());
         assert!(!ours.read("a", &mark(&theirs)));
         assert!(ours.foreign());
+        assert!(is_marked_by(&theirs.drawn(), &IdKey::from_secret(b"other")));
+        assert!(!is_marked_by(&theirs.drawn(), &IdKey::fixed()) && !is_marked_by(b"", &IdKey::fixed()));
     }
 }
