@@ -148,7 +148,7 @@ impl<S: Store> Proxy<S> {
     /// What is asked of a request once it is known to have a key, before its body matters.
     fn admissible(&self, visitor: &Visitor) -> Result<(), Early> {
         let (policy, head) = (&visitor.route.policy, visitor.rule_head());
-        if upgrade(&visitor.head).is_some() {
+        if upgrade(visitor.head.version, &visitor.head.headers).is_some() {
             let refusal = Refusal::new(Problem::BadRequest).detail(
                 "A request with an idempotency key cannot be upgraded to another protocol; nothing was sent on.",
             );

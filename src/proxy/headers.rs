@@ -1,6 +1,6 @@
 //! Header fields on their way through: what ends here (RFC 9110 s7.6.1), what is added (contract: section 7).
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use crate::rule::keep::{HOP_BY_HOP, connection_names};
 
@@ -47,9 +47,8 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 /// Whether `Connection` asks for `Upgrade`, and to what. h2c is no upgrade here: it would hide requests in a tunnel, and
 /// a server may ignore what it does not take up (RFC 9110 s7.8); some clients ask for it with every request. What HTTP/1.0
 /// asks for must be ignored.
-pub(crate) fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
-    let request::Parts { headers, version, .. } = head;
-    let to = headers.get(header::UPGRADE).filter(|_| *version == Version::HTTP_11)?;
+pub(crate) fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+    let to = headers.get(header::UPGRADE).filter(|_| version == Version::HTTP_11)?;
     let h2c = to.to_str().is_ok_and(|names| names.split(',').any(|name| name.trim().eq_ignore_ascii_case("h2c")));
     let asked = || connection_names(headers).iter().any(|name| name == "upgrade");
     (!h2c && asked()).then(|| to.clone())

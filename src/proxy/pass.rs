@@ -51,7 +51,7 @@ impl<S: Store> Proxy<S> {
             visit.metrics.unguarded(why);
         }
         let (live, route) = (Arc::clone(&visitor.live), Arc::clone(&visitor.route));
-        let upgrade = headers::upgrade(&visitor.head);
+        let upgrade = headers::upgrade(visitor.head.version, &visitor.head.headers);
         let downstream = visitor.head.extensions.remove::<OnUpgrade>();
         let (body, watch) = Watched::new(body);
         let interim = visitor.interim.take();

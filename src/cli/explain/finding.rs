@@ -171,10 +171,10 @@ impl Finding {
         self.scope = scope_parts(policy, &head);
         let key = find_key(policy, &head, &request.body)?;
         self.key = Some(KeyFound { source: key::label(key.source).into_owned(), length: length(&key) });
-        if headers::upgrade(&request.headers).is_some() {
+        if headers::upgrade(http::Version::HTTP_11, &request.headers).is_some() {
             return Err(Would::Refuse(Problem::BadRequest, "a guarded request cannot be upgraded to another protocol"));
         }
-        if request.headers.get("early-data").is_some_and(|value| value == "1") {
+        if request.headers.contains_key("early-data") {
             return Err(Would::Refuse(Problem::TooEarly, "TLS early data can be replayed by anyone"));
         }
         match identity::scope(policy, &head) {
