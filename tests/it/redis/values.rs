@@ -1,7 +1,7 @@
 //! What stands in Redis, and what becomes of it when others lay hands on it.
 
 use super::{charge, shared};
-use crate::harness::{Proxy, Script};
+use crate::harness::{Proxy, Script, eventually, pass};
 
 // contract: S-6
 #[tokio::test(flavor = "multi_thread")]
@@ -81,6 +81,42 @@ async fn a_full_server_takes_outcomes_and_no_claims() {
     shared.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     charge(&proxy, "new").send().await.was(200, "executed");
     assert_eq!(shared.upstream.executions(), 3);
+}
+
+// contract: R-18, S-5
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lapse_is_found_and_counted_at_a_full_server_too() {
+    let shared = shared!();
+    let config = shared.config().store("lease = \"1s\"");
+    let (dies, other) = (Proxy::start(config.clone()).await, Proxy::start(config).await);
+    charge(&other, "done").send().await.was(200, "executed");
+    shared.upstream.next(Script::hold());
+    let _lost = charge(&dies, "lost").spawn();
+    shared.upstream.saw(2).await;
+    shared.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    dies.signal("KILL").await;
+    charge(&other, "done").send().await.was(200, "replayed");
+    // Whose turn it was must not matter: what it left goes with it.
+    shared.cli(&["DEL", "oncegate:{000}census", "oncegate:{000}figures"]);
+    pass(1100).await;
+    eventually("the lapse is counted", || async {
+        other.metrics().await.sum("oncegate_leases_lapsed_total", &[]) == 1.0
+    })
+    .await;
+    other.says(&["WARN", "a lease lapsed"]).await;
+    let third = shared.proxy().await;
+    for proxy in [&other, &third] {
+        eventually("the figures follow, at others too", || async {
+            proxy.metrics().await.sum("oncegate_store_records", &[("state", "unknown")]) == 1.0
+        })
+        .await;
+    }
+    eventually("the replay is counted", || async {
+        other.records("state=completed").await.first().is_some_and(|record| record["replays"] == 1)
+    })
+    .await;
+    assert_eq!(other.metrics().await.sum("oncegate_leases_lapsed_total", &[]), 1.0, "told once");
+    assert!(!other.said().contains("could not be looked after"), "{}", other.said());
 }
 
 // contract: S-1
