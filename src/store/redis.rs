@@ -321,7 +321,7 @@ impl Store for RedisStore {
     }
 
     fn figures(&self) -> Figures {
-        Figures { up: self.servers.answer(), ..**self.figures.load() }
+        Figures { up: self.servers.serve(), ..**self.figures.load() }
     }
 }
 
