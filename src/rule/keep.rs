@@ -182,7 +182,9 @@ fn is_kept(policy: &Policy, connection: &[String], name: &HeaderName) -> bool {
         || text.starts_with("proxy-")
         || matches!(
             text,
-            "www-authenticate"
+            // A replay gets a fresh one from the server.
+            "date"
+                | "www-authenticate"
                 | "authentication-info"
                 | "alt-svc"
                 | "server-timing"
