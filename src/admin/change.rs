@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     rule::{Cell, Expect, Policy, Record, RecordId, Stored, Version, policy::KeySource},
-    store::{State, Store, Swap, Write},
+    store::{State, Store, StoreError, Swap, Write},
 };
 
 /// The state of a record that there is not.
@@ -77,7 +77,13 @@ impl<S: Store> Admin<S> {
     }
 
     async fn change(&self, name: &str, change: &Change, call: &Call<'_>) -> Result<Answer, Problem> {
-        let (id, details) = self.named(name).await?;
+        let id = self.id(name).await?;
+        let details = match (self.store.details(&id).await, change) {
+            (Err(StoreError::Damaged(why)), Change::Forget { force: true }) => {
+                return self.discard(&id, &why, call).await;
+            }
+            (details, _) => details.map_err(|error| unavailable(&error))?.ok_or_else(absent)?,
+        };
         let mut cell = details.cell;
         for _ in 0..TRIES {
             if !call.if_match.is_none_or(|tags| matches_tag(tags, cell.version)) {
@@ -98,6 +104,20 @@ impl<S: Store> Admin<S> {
         }
         Err(Problem::new(StatusCode::CONFLICT, "The record keeps changing; nothing was done to it.")
             .with("state", State::of(&cell).as_str()))
+    }
+
+    /// Throws away what cannot be read (S-6): nobody knows what became of its request, so only with force.
+    async fn discard(&self, id: &RecordId, why: &str, call: &Call<'_>) -> Result<Answer, Problem> {
+        let not_done = |status, what| Err(Problem::new(status, format!("{what}; nothing was done to it.")));
+        if call.if_match.is_some_and(|tags| tags.trim_ascii() != b"*") {
+            return not_done(StatusCode::PRECONDITION_FAILED, "What is held for the record has no version");
+        }
+        if !self.store.discard(id).await.map_err(|error| unavailable(&error))? {
+            return not_done(StatusCode::CONFLICT, "What is held for the record has changed meanwhile");
+        }
+        let (who, record) = (&call.caller, id.short());
+        tracing::info!(%who, %record, why, "an operator threw away what could not be read: its key is free");
+        Ok(Answer::json(&json!({ "id": id.to_string(), "state": ABSENT, "was": "damaged" })))
     }
 
     /// What is written in the place of `cell`; `None` frees the key.

@@ -35,6 +35,9 @@ pub(super) static MARK: LazyLock<Script> = LazyLock::new(|| Script::always(inclu
 /// Counts replays.
 pub(super) static COUNT: LazyLock<Script> = LazyLock::new(|| Script::always(include_str!("count.lua")));
 
+/// Throws away what is no record.
+pub(super) static DISCARD: LazyLock<Script> = LazyLock::new(|| Script::always(include_str!("discard.lua")));
+
 /// Takes the turn to look for lapsed leases.
 pub(super) static TURN: LazyLock<Script> = LazyLock::new(|| Script::always(include_str!("turn.lua")));
 

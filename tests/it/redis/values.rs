@@ -119,6 +119,49 @@ async fn a_lapse_is_found_and_counted_at_a_full_server_too() {
     assert!(!other.said().contains("could not be looked after"), "{}", other.said());
 }
 
+// contract: S-6
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_may_throw_a_value_away_that_is_no_record_and_only_by_force() {
+    let shared = shared!();
+    let proxy = shared.proxy().await;
+    charge(&proxy, "k").send().await.was(200, "executed");
+    let key = shared.records().remove(0);
+    let id = key.rsplit_once('}').unwrap().1.to_owned();
+    let ways: [&[&str]; 6] = [
+        &["SET", &key, "a stranger's value, longer than a version"],
+        &["SET", &key, ""],
+        &["SETRANGE", &key, "30", "X"],
+        &["PERSIST", &key],
+        &["SET", &key, "short"],
+        &["LPUSH", &key, "another type"],
+    ];
+    for (way, name) in ways.into_iter().zip([&id[..], &id[..16]].into_iter().cycle()) {
+        if way[0] == "LPUSH" {
+            shared.cli(&["DEL", &key]);
+        }
+        let before = shared.upstream.executions();
+        shared.cli(way);
+        let target = format!("/records/{name}");
+        let unforced = proxy.admin("DELETE", &target).send().await;
+        assert_eq!(unforced.status, 503, "{way:?}: {unforced:?}");
+        assert!(unforced.json()["detail"].as_str().unwrap().contains("force=true"), "{unforced:?}");
+        charge(&proxy, "k").send().await.refused(503, "store-unavailable");
+        let other = proxy.admin("DELETE", &format!("{target}?force=true")).field("If-Match", "\"00\"").send().await;
+        assert_eq!(other.status, 412, "{way:?}: {other:?}");
+        let forgotten = proxy.admin("DELETE", &format!("{target}?force=true")).send().await;
+        assert_eq!(forgotten.status, 200, "{way:?}: {forgotten:?}");
+        let told = forgotten.json();
+        assert_eq!((&told["id"], &told["state"]), (&id.clone().into(), &"absent".into()));
+        assert!(shared.records().is_empty(), "{way:?}");
+        charge(&proxy, "k").send().await.was(200, "executed");
+        assert_eq!(shared.upstream.executions(), before + 1);
+    }
+    proxy.says(&["INFO", "an operator threw away", &id[..16]]).await;
+    // What can be read is no such value: it goes as it always did.
+    assert_eq!(proxy.admin("DELETE", &format!("/records/{id}")).send().await.status, 200);
+    assert_eq!(proxy.admin("DELETE", &format!("/records/{id}?force=true")).send().await.status, 404);
+}
+
 // contract: S-1
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_forgot_the_script_is_told_it_again() {
