@@ -122,7 +122,9 @@ impl<S: Store> Admin<S> {
         let asks_for_store =
             form_urlencoded::parse(query.unwrap_or_default().as_bytes()).any(|(name, _)| name == "store");
         if asks_for_store && !self.store.figures().up {
-            return Err(why_not("The idempotency store does not answer."));
+            return Err(why_not(
+                "The idempotency store does not answer, or guarded requests are refused for what it is.",
+            ));
         }
         Ok(Answer::json(&serde_json::json!({ "ready": true })))
     }

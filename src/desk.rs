@@ -365,7 +365,9 @@ impl<S: Store> Desk<S> {
             Ok(Swap::Done | Swap::DoneNotKept) => Ok(Ok(asked.decided())),
             Ok(Swap::Stale(cell)) => Ok(Err(asked.never_made(cell))),
             Err(StoreError::Full) => Err(asked.never_made(BoardError::Full)),
-            Err(error @ StoreError::Refused(_)) => Err(asked.never_made(BoardError::Unavailable(error))),
+            Err(error @ (StoreError::Refused(_) | StoreError::Damaged(_))) => {
+                Err(asked.never_made(BoardError::Unavailable(error)))
+            }
             // look again, and recognise one's own write by its version.
             Err(error @ StoreError::Unknown(_)) => {
                 let there = matches!(self.store.load(booking.id).await, Ok(Some(cell)) if cell.version == version);

@@ -21,7 +21,7 @@ use crate::rule::{Cell, Expect, Record, RecordId, RouteName, Stored, UnknownReas
 ///   holds. Of many that expect the same, exactly one is done.
 /// * An expired record is absent: never returned, never compared with.
 /// * Ages are the store's own clock's. A store never looks at the caller's.
-/// * [`StoreError::Refused`] and [`StoreError::Full`] promise that nothing was written. [`StoreError::Unknown`] promises
+/// * [`StoreError::Refused`], [`StoreError::Damaged`] and [`StoreError::Full`] promise that nothing was written. [`StoreError::Unknown`] promises
 ///   nothing: the write may have happened, may still happen, or never will. False alarms are permissible in that
 ///   direction only: an error that might have written must be `Unknown`.
 /// * A store may forget only what the contract lets it forget: expired records, and with `allow_eviction` completed
@@ -86,6 +86,10 @@ pub trait Store: Send + Sync + 'static {
     /// What an operator sees of a record beside its cell.
     fn details(&self, id: &RecordId) -> impl Future<Output = Result<Option<Details>, StoreError>> + Send;
 
+    /// Throws away what is held for a record if that cannot be read (S-6), and says whether it did: what can be read is
+    /// left alone. An operator's, and nobody else's.
+    fn discard(&self, id: &RecordId) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
     /// Called every second or so by one task: does the store's own housekeeping and reports what came to pass since the
     /// last call. Each event is reported once. Lets others on the same runtime have their turn.
     fn upkeep(&self) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send;
@@ -137,6 +141,10 @@ pub enum StoreError {
     /// It did not happen. Nothing was written.
     #[error("the store refused: {0}")]
     Refused(String),
+    /// What is held for the record is none that could be read (S-6). Nothing was written, and nothing will be until an
+    /// operator has it thrown away.
+    #[error("what the store holds for this record cannot be used: {0}")]
+    Damaged(String),
     /// Nobody can tell whether it happened.
     #[error("the store did not answer: {0}")]
     Unknown(String),
@@ -244,7 +252,7 @@ pub enum Event {
 /// Figures for the metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Whether the store answers.
+    /// Whether the store answers, and guarded requests are not refused for what it is (S-3, R-5).
     pub up: bool,
     /// Records in flight.
     pub in_flight: u64,

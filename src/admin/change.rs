@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     rule::{Cell, Expect, Policy, Record, RecordId, Stored, Version, policy::KeySource},
-    store::{State, Store, Swap, Write},
+    store::{State, Store, StoreError, Swap, Write},
     telemetry::metrics::OperatorChange,
 };
 
@@ -78,7 +78,13 @@ impl<S: Store> Admin<S> {
     }
 
     async fn change(&self, name: &str, change: &Change, call: &Call<'_>) -> Result<Answer, Problem> {
-        let (id, details) = self.named(name).await?;
+        let id = self.id(name).await?;
+        let details = match (self.store.details(&id).await, change) {
+            (Err(StoreError::Damaged(why)), Change::Forget { force: true }) => {
+                return self.discard(&id, &why, call).await;
+            }
+            (details, _) => details.map_err(|error| unavailable(&error))?.ok_or_else(absent)?,
+        };
         let mut cell = details.cell;
         for _ in 0..TRIES {
             if !call.if_match.is_none_or(|tags| matches_tag(tags, cell.version)) {
@@ -100,6 +106,20 @@ impl<S: Store> Admin<S> {
         }
         Err(Problem::new(StatusCode::CONFLICT, "The record keeps changing; nothing was done to it.")
             .with("state", State::of(&cell).as_str()))
+    }
+
+    /// Throws away what cannot be read (S-6): nobody knows what became of its request, so only with force.
+    async fn discard(&self, id: &RecordId, why: &str, call: &Call<'_>) -> Result<Answer, Problem> {
+        let not_done = |status, what| Err(Problem::new(status, format!("{what}; nothing was done to it.")));
+        if call.if_match.is_some_and(|tags| tags.trim_ascii() != b"*") {
+            return not_done(StatusCode::PRECONDITION_FAILED, "What is held for the record has no version");
+        }
+        if !self.store.discard(id).await.map_err(|error| unavailable(&error))? {
+            return not_done(StatusCode::CONFLICT, "What is held for the record has changed meanwhile");
+        }
+        let (who, record) = (&call.caller, id.short());
+        tracing::info!(%who, %record, why, "an operator threw away what could not be read: its key is free");
+        Ok(Answer::json(&json!({ "id": id.to_string(), "state": ABSENT, "was": "damaged" })))
     }
 
     /// What is written in the place of `cell`; `None` frees the key.
@@ -211,11 +231,11 @@ impl Given {
                 .map_err(|_| Problem::bad_request(format!("{name:?} is no name of a header field.")))?;
             let value = HeaderValue::try_from(value)
                 .map_err(|_| Problem::bad_request(format!("The value of {name} has bytes that no field may have.")))?;
-            headers.append(name, value);
+            // The replay is framed by the body that is there, whatever the operator copied.
+            if !matches!(name, header::CONTENT_LENGTH | header::TRAILER) {
+                headers.append(name, value);
+            }
         }
-        // The replay is framed by the body that is there, whatever the operator copied.
-        headers.remove(header::CONTENT_LENGTH);
-        headers.remove(header::TRAILER);
         Ok(Executed { status, whole: Some((headers, body)) })
     }
 }

@@ -27,7 +27,9 @@ impl<S: Store> Admin<S> {
             StoreError::Refused(_) if after.is_some() && self.store.figures().up => {
                 Problem::bad_request(format!("`after` is not the `next` of a page: {error}."))
             }
-            StoreError::Full | StoreError::Refused(_) | StoreError::Unknown(_) => unavailable(&error),
+            StoreError::Full | StoreError::Refused(_) | StoreError::Damaged(_) | StoreError::Unknown(_) => {
+                unavailable(&error)
+            }
         })?;
         let records: Vec<Value> = page.records.iter().map(|(id, details)| view::record(id, details)).collect();
         Ok(Answer::json(&json!({ "records": records, "next": page.next })))
@@ -44,6 +46,12 @@ impl<S: Store> Admin<S> {
     ///
     /// 404 when there is none, 409 when several begin so.
     pub(super) async fn named(&self, name: &str) -> Result<(RecordId, Details), Problem> {
+        let id = self.id(name).await?;
+        Ok((id, self.details(&id).await?.ok_or_else(absent)?))
+    }
+
+    /// The same, whether or not it can be read.
+    pub(super) async fn id(&self, name: &str) -> Result<RecordId, Problem> {
         let ids = if let Ok(id) = name.parse::<RecordId>() {
             vec![id]
         } else if let Ok(short) = name.parse::<ShortId>() {
@@ -53,7 +61,7 @@ impl<S: Store> Admin<S> {
         };
         match ids[..] {
             [] => Err(absent()),
-            [id] => Ok((id, self.details(&id).await?.ok_or_else(absent)?)),
+            [id] => Ok(id),
             [_, _, ..] => {
                 let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
                 let detail = "Several records begin with these digits: name one by all of its own.";
@@ -75,6 +83,9 @@ pub(super) fn absent() -> Problem {
 pub(super) fn unavailable(error: &StoreError) -> Problem {
     let detail = match error {
         StoreError::Full | StoreError::Refused(_) => format!("Nothing was changed: {error}."),
+        StoreError::Damaged(_) => {
+            format!("Nothing was changed: {error}. Forgetting it with force=true throws it away.")
+        }
         StoreError::Unknown(_) => format!("Look again before repeating a change, which may have happened: {error}."),
     };
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)

@@ -224,7 +224,7 @@ async fn fetch(
         return Fetched::Lost(Loss::Broken);
     }
     headers::one_content_length(&mut head.headers);
-    headers::remove_hop_by_hop(&mut head.headers);
+    headers::remove_hop_by_hop_in_order(&mut head.headers);
     let limit = policy.max_response_body;
     let mut body = Vec::new();
     if headers::is_media_type(&head.headers, &policy.stream_types) || rest.size_hint().lower() > limit {
@@ -345,8 +345,7 @@ impl Told {
                 let replayed = headers::upstream_replayed(&head.headers);
                 let mut response = Response::from_parts(head, payload);
                 let headers = response.headers_mut();
-                headers.remove(&IDEMPOTENT_REPLAYED);
-                headers.remove(&IDEMPOTENCY_STATUS);
+                headers::remove_in_order(headers, &[IDEMPOTENT_REPLAYED, IDEMPOTENCY_STATUS]);
                 if let Some(field) = outcome.field(replayed) {
                     headers.insert(IDEMPOTENCY_STATUS, field);
                 }

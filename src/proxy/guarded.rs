@@ -259,8 +259,6 @@ fn answer_again(policy: &Policy, visitor: &Visitor, id: RecordId, replay: desk::
         OnDuplicate::Reject => refused(Refusal::new(Problem::Duplicate), Some(&visitor.route), Some(id)),
         OnDuplicate::Replay if stored.is_kept() => {
             let (mut headers, body) = stored.parts();
-            // A fresh one is made by the server.
-            headers.remove(header::DATE);
             if !headers.contains_key(header::CACHE_CONTROL) {
                 headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             }

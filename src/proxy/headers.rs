@@ -8,7 +8,7 @@ pub(crate) const IDEMPOTENCY_STATUS: HeaderName = HeaderName::from_static("idemp
 pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 pub(crate) const STRIPE_SHOULD_RETRY: HeaderName = HeaderName::from_static("stripe-should-retry");
 
-/// Removes what ends at this hop.
+/// Removes what ends at this hop from a request, whose other fields may change places.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         for name in connection_names(headers) {
@@ -19,6 +19,40 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
     for name in &HOP_BY_HOP {
         headers.remove(name);
+    }
+}
+
+/// The same of an answer, whose other fields stay in their order (contract: R-19).
+pub(crate) fn remove_hop_by_hop_in_order(headers: &mut HeaderMap) {
+    if !HOP_BY_HOP.iter().any(|name| headers.contains_key(name)) {
+        return;
+    }
+    let named = connection_names(headers);
+    let ends_here = |name: &HeaderName| HOP_BY_HOP.contains(name) || named.iter().any(|named| named == name.as_str());
+    rebuild_without(headers, ends_here);
+}
+
+/// Removes these fields, and leaves the others in their order.
+pub(crate) fn remove_in_order(headers: &mut HeaderMap, names: &[HeaderName]) {
+    if names.iter().any(|name| headers.contains_key(name)) {
+        rebuild_without(headers, |name| names.contains(name));
+    }
+}
+
+/// `HeaderMap::remove` puts the last field in the removed one's place; only a map made anew keeps the order, which is
+/// the upstream's to choose (contract: R-19).
+fn rebuild_without(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    let all = std::mem::take(headers);
+    headers.reserve(all.keys_len());
+    let mut last = None;
+    for (name, value) in all {
+        // A further value of a name comes without it.
+        if name.is_some() {
+            last = name.filter(|name| !goes(name));
+        }
+        if let Some(name) = &last {
+            headers.append(name, value);
+        }
     }
 }
 
@@ -87,7 +121,7 @@ pub(crate) fn upstream_replayed(headers: &HeaderMap) -> bool {
 /// hop-by-hop fields are still there.
 pub(crate) fn one_content_length(headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
-        headers.remove(header::CONTENT_LENGTH);
+        remove_in_order(headers, &[header::CONTENT_LENGTH]);
     } else if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
         headers.insert(header::CONTENT_LENGTH, length);
     }
@@ -118,6 +152,22 @@ mod tests {
         }
         join_cookies(&mut headers);
         assert_eq!(headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3; d=4"]);
+    }
+
+    #[test]
+    fn what_is_removed_leaves_the_others_in_their_order_and_all_their_values() {
+        let lines =
+            [("a", "1"), ("connection", "b, close"), ("b", "1"), ("c", "1"), ("te", "x"), ("a", "2"), ("d", "1")];
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        remove_hop_by_hop_in_order(&mut headers);
+        let left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or(""))).collect();
+        assert_eq!(left, [("a", "1"), ("a", "2"), ("c", "1"), ("d", "1")]);
+        let before = headers.clone();
+        remove_in_order(&mut headers, &[header::DATE]);
+        assert_eq!(headers, before);
     }
 
     #[test]

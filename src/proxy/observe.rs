@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, header};
+use http::{Request, header};
 use http_body::{Body, Frame, SizeHint};
 use tokio::{sync::oneshot, time::timeout};
 
@@ -22,7 +22,7 @@ use crate::{
     body::{BodyError, RequestBody},
     desk::{Boarding, Booking, Held, Keep, Permit},
     rule::{
-        self, Answer, Attempt, Loss, Policy, Stored,
+        self, Answer, Attempt, Loss, Stored,
         fingerprint::fingerprint,
         identity::{self, ScopeError, Space},
         key::{self, Search},
@@ -147,13 +147,13 @@ impl<S: Store> Proxy<S> {
             Boarding::Claimed(mut claim) => {
                 metrics.observed(Would::Executed);
                 let ended = desk.tend(&mut claim, ended).await.unwrap_or(Ended::Lost);
-                let record = rule::settle(policy, fingerprint, ended.attempt(policy));
+                let record = rule::settle(policy, fingerprint, ended.attempt());
                 _ = desk.settle(claim, record).await;
                 return;
             }
             Boarding::Replay(replay) => match policy.on_duplicate {
                 OnDuplicate::Reject => Would::Rejected,
-                OnDuplicate::Replay | OnDuplicate::Ack if replay.stored.is_kept() => Would::Replayed,
+                OnDuplicate::Replay | OnDuplicate::Ack if replay.stored.would_be_kept() => Would::Replayed,
                 OnDuplicate::Replay | OnDuplicate::Ack => Would::NotKept,
             },
             Boarding::InFlight { .. } => Would::InFlight,
@@ -167,15 +167,12 @@ impl<S: Store> Proxy<S> {
 
 impl Ended {
     /// The attempt as enforcing would have seen it; its record holds no answer.
-    fn attempt(self, policy: &Policy) -> Attempt<Stored> {
+    fn attempt(self) -> Attempt<Stored> {
         match self {
             Self::NeverSent => Attempt::NeverSent,
             Self::Lost => Attempt::Lost(Loss::Broken),
             Self::Answered { status, retry_after, kept } => {
-                let nothing = HeaderMap::new();
-                let response =
-                    if kept { Stored::keep(policy, status, &nothing, &[]) } else { Stored::not_kept(status, &nothing) };
-                Attempt::Answered(Answer { status, retry_after, response })
+                Attempt::Answered(Answer { status, retry_after, response: Stored::observed(status, kept) })
             }
         }
     }

@@ -114,7 +114,7 @@ impl<S: Store> Proxy<S> {
 fn pass_interim(request: &mut Request<RequestBody>, interim: Interim) {
     hyper::ext::on_informational(request, move |response| {
         let mut fields = response.headers().clone();
-        headers::remove_hop_by_hop(&mut fields);
+        headers::remove_hop_by_hop_in_order(&mut fields);
         interim.send(response.status(), &fields);
     });
 }
@@ -123,7 +123,7 @@ fn pass_interim(request: &mut Request<RequestBody>, interim: Interim) {
 fn passed(mut response: Response<Payload>, upgraded: Option<HeaderValue>, unguarded: Option<Unguarded>) -> Reply {
     let headers = response.headers_mut();
     headers::one_content_length(headers);
-    headers::remove_hop_by_hop(headers);
+    headers::remove_hop_by_hop_in_order(headers);
     if let Some(protocol) = upgraded {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);

@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::policy::Policy;
 
-/// What is kept of a response: status, fields, body; or, where it was not kept, its status and `Location`.
+/// What is kept of a response: status, fields, body; or, where it was not kept, its status and `Location`; or, of one
+/// that was only observed, its status.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Stored {
     bytes: Bytes,
@@ -23,6 +24,8 @@ pub struct Stored {
 pub struct NotStored;
 
 const KEPT: u8 = 1;
+/// Observed: nothing is kept of it, and enforcing would have kept it.
+const WOULD_KEEP: u8 = 2;
 const FIXED: usize = 5;
 const FIELD: usize = 6;
 
@@ -41,6 +44,12 @@ impl Stored {
         let fields: Vec<_> =
             headers.get(header::LOCATION).map(|value| (&header::LOCATION, value)).into_iter().collect();
         Self::build(status, 0, &fields, &[])
+    }
+
+    /// Notes of a response that was only observed whether enforcing would have kept it (contract: R-24).
+    #[must_use]
+    pub fn observed(status: u16, would_keep: bool) -> Self {
+        Self::build(status, if would_keep { WOULD_KEEP } else { 0 }, &[], &[])
     }
 
     fn build(status: u16, flags: u8, fields: &[(&HeaderName, &HeaderValue)], body: &[Bytes]) -> Self {
@@ -97,6 +106,12 @@ impl Stored {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.bytes[2] & KEPT != 0
+    }
+
+    /// Whether enforcing would have kept a response that was only observed.
+    #[must_use]
+    pub fn would_be_kept(&self) -> bool {
+        self.bytes[2] & WOULD_KEEP != 0
     }
 
     fn count(&self) -> usize {
@@ -182,7 +197,9 @@ fn is_kept(policy: &Policy, connection: &[String], name: &HeaderName) -> bool {
         || text.starts_with("proxy-")
         || matches!(
             text,
-            "www-authenticate"
+            // A replay gets a fresh one from the server.
+            "date"
+                | "www-authenticate"
                 | "authentication-info"
                 | "alt-svc"
                 | "server-timing"

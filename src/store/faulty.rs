@@ -49,7 +49,7 @@ pub enum Step {
     Settle,
     /// A swap that frees the key.
     Free,
-    /// What operators and housekeeping ask for: list, find, details, upkeep.
+    /// What operators and housekeeping ask for: list, find, details, discard, upkeep.
     Manage,
 }
 
@@ -277,6 +277,11 @@ impl<S: Store> Store for FaultyStore<S> {
     async fn details(&self, id: &RecordId) -> Result<Option<Details>, StoreError> {
         let (inner, id) = (Arc::clone(&self.inner), *id);
         self.step(Step::Manage, async move { inner.details(&id).await }).await
+    }
+
+    async fn discard(&self, id: &RecordId) -> Result<bool, StoreError> {
+        let (inner, id) = (Arc::clone(&self.inner), *id);
+        self.step(Step::Manage, async move { inner.discard(&id).await }).await
     }
 
     /// Events of a round whose reply is lost are lost with it.

@@ -79,7 +79,7 @@ impl Done {
     fn of<T>(result: &Result<T, StoreError>) -> Self {
         match result {
             Ok(_) => Self::Ok,
-            Err(StoreError::Full | StoreError::Refused(_)) => Self::Refused,
+            Err(StoreError::Full | StoreError::Refused(_) | StoreError::Damaged(_)) => Self::Refused,
             Err(StoreError::Unknown(_)) => Self::Failed,
         }
     }
@@ -152,6 +152,10 @@ impl<S: Store, O: Observe> Store for Measured<S, O> {
 
     async fn details(&self, id: &RecordId) -> Result<Option<Details>, StoreError> {
         self.timed(Operation::Manage, self.inner.details(id)).await
+    }
+
+    async fn discard(&self, id: &RecordId) -> Result<bool, StoreError> {
+        self.timed(Operation::Manage, self.inner.discard(id)).await
     }
 
     async fn upkeep(&self) -> Result<Vec<Event>, StoreError> {

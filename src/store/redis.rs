@@ -179,10 +179,16 @@ impl RedisStore {
     /// A value that is not a record's is never replayed, and its request never run again (contract: S-6).
     fn damaged(&self, id: &RecordId, damaged: Damaged) -> StoreError {
         tracing::error!(record = %id.short(), %damaged, "what Redis holds for a record cannot be used");
-        StoreError::Refused(format!("what Redis holds for this record cannot be used: {damaged}"))
+        StoreError::Damaged(damaged.to_string())
     }
 
     async fn look(&self, id: &RecordId) -> Result<Option<Details>, StoreError> {
+        let held = self.held(id).await?;
+        held.map(|(value, left)| self.cell(id, value, left)).transpose()
+    }
+
+    /// A record's value as it stands, and for how long it is still kept.
+    async fn held(&self, id: &RecordId) -> Result<Option<(Vec<u8>, Option<Duration>)>, StoreError> {
         let keys = self.names.of(id);
         let step = Step {
             script: &ALWAYS,
@@ -194,7 +200,7 @@ impl RedisStore {
             open: false,
         };
         match self.step(&step, 0).await? {
-            Found::Held(value, left) => Ok(Some(self.cell(id, value, left)?)),
+            Found::Held(value, left) => Ok(Some((value, left))),
             Found::Nothing => Ok(None),
             Found::Done => Err(StoreError::Unknown("a look was answered as a write".to_owned())),
         }
@@ -331,12 +337,16 @@ impl Store for RedisStore {
         self.look(id).await
     }
 
+    async fn discard(&self, id: &RecordId) -> Result<bool, StoreError> {
+        self.throw_away(id).await
+    }
+
     async fn upkeep(&self) -> Result<Vec<Event>, StoreError> {
         self.look_after().await
     }
 
     fn figures(&self) -> Figures {
-        Figures { up: self.servers.answer(), ..**self.figures.load() }
+        Figures { up: self.servers.serve(), ..**self.figures.load() }
     }
 }
 

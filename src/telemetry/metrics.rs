@@ -341,7 +341,7 @@ impl Families {
             abandoned: counters("claims_abandoned_total", "Claims of uncertain fate, taken back.", &["result"]),
             unknown_expiring: gauge("unknown_expiring", "Unknown records that will be forgotten within a day."),
             unknown_expired: counter("unknown_expired_total", "Unknown records forgotten unresolved."),
-            store_up: gauge("store_up", "Whether the store answers."),
+            store_up: gauge("store_up", "Whether the store answers, and is fit for guarded requests."),
             store_operation: seconds(
                 "store_operation_duration_seconds",
                 "Of one operation of the store.",

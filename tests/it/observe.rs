@@ -85,6 +85,29 @@ async fn observing_counts_what_enforcing_would_have_done() {
 
 // contract: R-24
 #[tokio::test]
+async fn an_observed_record_holds_no_answer_and_says_so() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::start(Config::new(&upstream).policy("mode = \"observe\"")).await;
+    let stream = || Script::answer(200).field("Content-Type", "text/event-stream").body("data: 1\n\n");
+    for (key, script, would) in [("a", Script::answer(201), "replayed"), ("b", stream(), "not-kept")] {
+        for (script, would) in [(script, "executed"), (Script::token(), would)] {
+            let count = || async { proxy.metrics().await.sum("oncegate_observed_total", &[("would", would)]) };
+            let before = count().await;
+            upstream.next(script);
+            proxy.charge(key).send().await;
+            eventually(would, || async { count().await == before + 1.0 }).await;
+            eventually("it is settled", || async { proxy.records("state=in_flight").await.is_empty() }).await;
+        }
+    }
+    let records = proxy.records("state=completed").await;
+    assert_eq!(records.len(), 2);
+    for record in records {
+        assert_eq!((&record["kept"], record.get("body_bytes")), (&false.into(), None), "{record}");
+    }
+}
+
+// contract: R-24
+#[tokio::test]
 async fn enforcing_never_reads_what_observing_wrote() {
     let upstream = Upstream::start().await;
     let proxy = Proxy::start(Config::new(&upstream).policy("mode = \"observe\"")).await;

@@ -127,7 +127,7 @@ impl<S: Store> Store for Heedful<S> {
                 Ok(Swap::Stale(None)) if in_doubt && next.is_none() => return Ok(Swap::Done),
                 Ok(swap) => return Ok(swap),
                 Err(StoreError::Full) => return Err(StoreError::Full),
-                Err(StoreError::Refused(_)) => {}
+                Err(StoreError::Refused(_) | StoreError::Damaged(_)) => {}
                 Err(StoreError::Unknown(_)) => {
                     in_doubt = true;
                     if self.load(id).await?.is_some_and(|cell| cell.version == version) {
@@ -156,6 +156,10 @@ impl<S: Store> Store for Heedful<S> {
 
     async fn details(&self, id: &RecordId) -> Result<Option<Details>, StoreError> {
         self.0.inner().details(id).await
+    }
+
+    async fn discard(&self, id: &RecordId) -> Result<bool, StoreError> {
+        self.0.inner().discard(id).await
     }
 
     async fn upkeep(&self) -> Result<Vec<Event>, StoreError> {

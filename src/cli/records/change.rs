@@ -138,9 +138,10 @@ pub(super) async fn resolve(args: ResolveArgs) -> Result<Exit, Failure> {
 pub(super) async fn forget(ForgetArgs { id, force, json, target: at }: ForgetArgs) -> Result<Exit, Failure> {
     let client = at.client()?;
     let path = record_path(&id)?;
-    let record = client.get(&path).await?;
-    // An owner at work renews its lease, and with it the version: what is shown here cannot be what is meant.
-    let version = (!force).then(|| text(&record, "version"));
+    // With force it need not be one that can be shown; and an owner at work renews its lease, and with it the version:
+    // what would be shown here could not be what is meant.
+    let record = if force { None } else { Some(client.get(&path).await?) };
+    let version = record.as_ref().map(|record| text(record, "version"));
     let query = force.then(|| ("force", "true".to_owned()));
     let asked = client.send(Method::DELETE, &target(&path, query), version, None).await?;
     let changed = asked.map_err(|refused| match text(&refused.problem, "state") {
@@ -152,7 +153,7 @@ pub(super) async fn forget(ForgetArgs { id, force, json, target: at }: ForgetArg
         ),
         _ => client.refused(&refused),
     })?;
-    told(&record, &changed, json)?;
+    told(&json!({ "id": changed["id"], "state": changed["was"] }), &changed, json)?;
     Ok(Exit::Ok)
 }
 

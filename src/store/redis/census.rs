@@ -12,7 +12,7 @@ use super::{
     Peeked, RedisStore,
     codec::{Summary, Written},
     keys,
-    script::MARK,
+    script::{LEAVE, MARK, TURN, milliseconds},
     server::Server,
     trouble::Trouble,
 };
@@ -25,7 +25,7 @@ use crate::{
 /// Between two questions to a server about itself.
 const EXAMINE: Duration = Duration::from_secs(5);
 /// How long one replica has the walk to itself.
-const TURN: Duration = Duration::from_secs(30);
+const TURN_KEPT: Duration = Duration::from_secs(30);
 /// How long its figures are good for the others.
 const FIGURES: Duration = Duration::from_secs(60);
 /// Buckets asked for at a time, and records.
@@ -109,23 +109,19 @@ impl RedisStore {
         if self.servers.marks().foreign() {
             events.push(Event::OtherIdKey);
         }
-        let kept = self.keep_count(census).await;
-        events.append(&mut match kept {
-            Ok(events) => events,
-            // What was found out of the servers is told, whatever else fails.
+        match self.keep_count(census, &mut events).await {
+            // What was found out is told, whatever else fails: it may be noted as told already.
             Err(error) if events.is_empty() => return Err(error),
-            Err(error) => {
-                tracing::debug!(%error, "the store could not be looked after");
-                Vec::new()
-            }
-        });
+            Err(error) => tracing::debug!(%error, "the store could not be looked after"),
+            Ok(()) => {}
+        }
         Ok(events)
     }
 
-    async fn keep_count(&self, census: &mut Census) -> Result<Vec<Event>, StoreError> {
+    async fn keep_count(&self, census: &mut Census, events: &mut Vec<Event>) -> Result<(), StoreError> {
         self.write_replays().await?;
         if !is_due(census.walked, census.every) {
-            return Ok(Vec::new());
+            return Ok(());
         }
         census.walked = Some(clock::now());
         if !self.take_turn(census.name).await? {
@@ -133,17 +129,29 @@ impl RedisStore {
             if let Some(tally) = self.read_tally().await? {
                 self.publish(&tally);
             }
-            return Ok(Vec::new());
+            return Ok(());
         }
         let mut walk = Walk::default();
-        for server in self.servers.all() {
-            self.walk(&server, &census.lost, &mut walk).await?;
+        let walked = self.walk_all(&census.lost, &mut walk).await;
+        for event in &walk.events {
+            if let Event::UnknownExpired { id, .. } = event {
+                census.lost.remove(id);
+            }
         }
+        events.append(&mut walk.events);
+        walked?;
         walk.tally.completed = self.settled(&walk).await?;
         census.lost = walk.lost;
-        self.leave_tally(&walk.tally).await?;
         self.publish(&walk.tally);
-        Ok(walk.events)
+        self.leave_tally(&walk.tally).await?;
+        Ok(())
+    }
+
+    async fn walk_all(&self, before: &HashMap<RecordId, Lost>, walk: &mut Walk) -> Result<(), StoreError> {
+        for server in self.servers.all() {
+            self.walk(&server, before, walk).await?;
+        }
+        Ok(())
     }
 
     /// How many keys are neither records that are not settled nor Oncegate's own: in a database of its own, the settled
@@ -223,28 +231,19 @@ impl RedisStore {
 
     /// Whether it is this replica's turn to walk.
     async fn take_turn(&self, name: u64) -> Result<bool, Trouble> {
-        let (key, name) = (self.names.census(), name.to_string());
         let server = self.servers.serving(keys::FIRST, self.deadline()).await?;
-        let turn = u64::try_from(TURN.as_millis()).unwrap_or(u64::MAX);
-        let mut take = cmd("SET");
-        take.arg(&key).arg(&name).arg("NX").arg("PX").arg(turn);
-        if server.ask(&take, self.deadline()).await? != Value::Nil {
-            return Ok(true);
-        }
-        let holder = server.ask(cmd("GET").arg(&key), self.deadline()).await?;
-        if holder != Value::BulkString(name.into_bytes()) {
-            return Ok(false);
-        }
-        server.ask(cmd("PEXPIRE").arg(&key).arg(turn), self.deadline()).await?;
-        Ok(true)
+        let mut take = TURN.command(true, 1);
+        take.arg(self.names.census()).arg(name).arg(milliseconds(TURN_KEPT));
+        Ok(server.ask(&take, self.deadline()).await? == Value::Int(1))
     }
 
     async fn leave_tally(&self, tally: &Tally) -> Result<(), Trouble> {
         let Tally { in_flight, unknown, expiring, oldest_ms, completed } = tally;
         let text = format!("{in_flight} {unknown} {expiring} {oldest_ms} {completed}");
-        let kept = u64::try_from(FIGURES.as_millis()).unwrap_or(u64::MAX);
         let server = self.servers.serving(keys::FIRST, self.deadline()).await?;
-        server.ask(cmd("SET").arg(self.names.figures()).arg(text).arg("PX").arg(kept), self.deadline()).await?;
+        let mut leave = LEAVE.command(true, 1);
+        leave.arg(self.names.figures()).arg(text).arg(milliseconds(FIGURES));
+        server.ask(&leave, self.deadline()).await?;
         Ok(())
     }
 
@@ -381,13 +380,19 @@ impl RedisStore {
                 return Ok(());
             }
         }
+        let mut tell = async |told, event| {
+            let noted = self.note(server, entry, &summary.version.0, told).await;
+            // What may have been noted nobody else will tell: rather twice than never.
+            if matches!(noted, Ok(()) | Err(Trouble::Doubt(_))) {
+                walk.events.push(event);
+            }
+            noted
+        };
         if tell_lapse {
-            walk.events.push(Event::Lapsed { id, route: route.clone() });
-            self.note(server, entry, &summary.version.0, LAPSE_TOLD).await?;
+            tell(LAPSE_TOLD, Event::Lapsed { id, route: route.clone() }).await?;
         }
         if tell_end {
-            walk.events.push(Event::UnknownExpiring { id, route: route.clone(), left });
-            self.note(server, entry, &summary.version.0, END_TOLD).await?;
+            tell(END_TOLD, Event::UnknownExpiring { id, route: route.clone(), left }).await?;
         }
         walk.tally.unknown += 1;
         walk.tally.expiring += u64::from(left < DAY);

@@ -11,6 +11,7 @@ use super::{
     RedisStore,
     codec::Summary,
     keys::{self, BUCKETS},
+    script::DISCARD,
     server::Server,
 };
 use crate::{
@@ -22,6 +23,8 @@ use crate::{
 const INDICES: u16 = 128;
 /// Keys that one SCAN looks at.
 const SCAN_COUNT: usize = 1000;
+/// What else could stand under a record's name is nothing to list.
+const STRINGS: [&str; 2] = ["TYPE", "string"];
 /// SCANs for one page, at most: it may be empty, and have a next one.
 const SCANS_MOST: usize = 50;
 
@@ -101,7 +104,7 @@ impl RedisStore {
                 Cursor::Scan { server, cursor, .. } => {
                     let servers = self.servers.all();
                     let Some(asked) = servers.get(*server) else { return Ok(page) };
-                    let (next, ids) = self.scan(asked, *cursor, &self.names.all(), SCAN_COUNT).await?;
+                    let (next, ids) = self.scan(asked, *cursor, &self.names.all(), SCAN_COUNT, &STRINGS).await?;
                     let next = match next {
                         0 if server + 1 < servers.len() => {
                             Some(Cursor::Scan { server: server + 1, cursor: 0, after: None })
@@ -161,7 +164,7 @@ impl RedisStore {
     /// A record, or none where it is gone or damaged: one bad value must not hide all others.
     async fn look_leniently(&self, id: &RecordId) -> Result<Option<Details>, StoreError> {
         match self.look(id).await {
-            Err(StoreError::Refused(_)) => Ok(None),
+            Err(StoreError::Damaged(_)) => Ok(None),
             looked => looked,
         }
     }
@@ -176,7 +179,7 @@ impl RedisStore {
             let pattern = self.names.beginning(short);
             let mut cursor = 0;
             loop {
-                let (next, ids) = self.scan(&server, cursor, &pattern, 10 * SCAN_COUNT).await?;
+                let (next, ids) = self.scan(&server, cursor, &pattern, 10 * SCAN_COUNT, &[]).await?;
                 found.extend(ids);
                 if next == 0 {
                     break;
@@ -188,11 +191,35 @@ impl RedisStore {
         }
         let mut there = Vec::new();
         for id in found {
-            if self.look(&id).await?.is_some() {
-                there.push(id);
+            match self.look(&id).await {
+                Ok(None) => {}
+                // One that cannot be read is there: an operator may want it gone.
+                Ok(Some(_)) | Err(StoreError::Damaged(_)) => there.push(id),
+                Err(error) => return Err(error),
             }
         }
         Ok(there)
+    }
+
+    /// Deletes exactly what was seen, if that is no record.
+    pub(super) async fn throw_away(&self, id: &RecordId) -> Result<bool, StoreError> {
+        let seen = match self.held(id).await {
+            Ok(None) => return Ok(false),
+            Ok(Some((value, left))) => match self.cell(id, value.clone(), left) {
+                Ok(_) => return Ok(false),
+                Err(_) => value,
+            },
+            // It is no string: the script looks at that itself.
+            Err(StoreError::Damaged(_)) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let keys = self.names.of(id);
+        let server = self.servers.serving(keys.bucket, self.deadline()).await?;
+        let mut command = DISCARD.command(true, 2);
+        command.arg(&keys.record).arg(&keys.open).arg(seen).arg(&keys.id[..]);
+        let is_gone = server.ask(&command, self.deadline()).await? == Value::Int(1);
+        self.watches.wrote(id);
+        Ok(is_gone)
     }
 
     async fn scan(
@@ -201,9 +228,10 @@ impl RedisStore {
         cursor: u64,
         pattern: &str,
         count: usize,
+        kind: &[&str],
     ) -> Result<(u64, Vec<RecordId>), StoreError> {
         let mut command = cmd("SCAN");
-        command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count).arg("TYPE").arg("string");
+        command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count).arg(kind);
         let answer = server.ask(&command, self.deadline()).await?;
         let odd = || StoreError::Refused("SCAN was answered by something else".to_owned());
         let Value::Array(parts) = answer else { return Err(odd()) };

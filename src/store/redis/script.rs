@@ -27,15 +27,29 @@ impl Script {
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(TEXT.to_owned()));
 
 /// For everything else, which is taken at `maxmemory` too (contract: S-5). The flag wants Redis 7.
-pub(super) static ALWAYS: LazyLock<Script> = LazyLock::new(|| Script::new(format!("#!lua flags=allow-oom\n{TEXT}")));
+pub(super) static ALWAYS: LazyLock<Script> = LazyLock::new(|| Script::always(TEXT));
 
 /// Notes in the index what was told of a record.
-pub(super) static MARK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("mark.lua").to_owned()));
+pub(super) static MARK: LazyLock<Script> = LazyLock::new(|| Script::always(include_str!("mark.lua")));
 
 /// Counts replays.
-pub(super) static COUNT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("count.lua").to_owned()));
+pub(super) static COUNT: LazyLock<Script> = LazyLock::new(|| Script::always(include_str!("count.lua")));
+
+/// Throws away what is no record.
+pub(super) static DISCARD: LazyLock<Script> = LazyLock::new(|| Script::always(include_str!("discard.lua")));
+
+/// Takes the turn to look for lapsed leases.
+pub(super) static TURN: LazyLock<Script> = LazyLock::new(|| Script::always(include_str!("turn.lua")));
+
+/// Leaves what was counted for the other replicas.
+pub(super) static LEAVE: LazyLock<Script> = LazyLock::new(|| Script::always(include_str!("leave.lua")));
 
 impl Script {
+    /// One that is taken at `maxmemory` too.
+    fn always(text: &str) -> Self {
+        Self::new(format!("#!lua flags=allow-oom\n{text}"))
+    }
+
     /// Tells a server the script.
     pub(super) fn load(&self) -> Cmd {
         cmd("SCRIPT").arg("LOAD").arg(&self.text).to_owned()

@@ -132,6 +132,11 @@ impl Server {
         self.answers.load(Ordering::Relaxed)
     }
 
+    /// Whether claims may be made here, as far as is known (contract: S-3, R-5).
+    pub(super) fn is_fit(&self) -> bool {
+        self.unfit.load().is_none()
+    }
+
     /// Sends a command, and waits for its answer until `deadline`.
     pub(super) async fn ask(self: &Arc<Self>, command: &Cmd, deadline: Instant) -> Result<Value, Trouble> {
         let link = self.link(deadline).await?;

@@ -130,12 +130,12 @@ impl Servers {
         (0..BUCKETS).filter(|bucket| map.serves(server, *bucket)).collect()
     }
 
-    /// Whether every bucket is served by somebody who answers.
-    pub(super) fn answer(&self) -> bool {
+    /// Whether every bucket is served by somebody who answers, and who may be trusted with claims.
+    pub(super) fn serve(&self) -> bool {
         let map = self.map.load();
         !map.owners.is_empty()
             && map.owners.iter().all(Option::is_some)
-            && map.servers.iter().all(|server| server.answers())
+            && map.servers.iter().all(|server| server.answers() && server.is_fit())
     }
 
     /// The server of a bucket, looked up where it is not known.

@@ -56,6 +56,8 @@ impl From<Trouble> for StoreError {
         match trouble {
             Trouble::NotSent(why) => Self::Refused(why),
             Trouble::Refused(error) if error.code() == Some("OOM") => Self::Full,
+            // A record is a string: what stands in its place was put there by somebody else.
+            Trouble::Refused(error) if error.code() == Some("WRONGTYPE") => Self::Damaged(told(&error)),
             Trouble::Refused(error) => Self::Refused(told(&error)),
             Trouble::Doubt(why) => Self::Unknown(why),
         }

@@ -16,15 +16,44 @@ async fn a_server_that_forgets_when_full_gets_no_claims_until_it_is_mended() {
     charge(&proxy, "k").send().await.refused(503, "store-unavailable");
     proxy.says(&["ERROR", "guarded requests are refused", "allkeys-lru", "noeviction"]).await;
     proxy.get("/v1/charges").send().await.was(200, "");
+    is_up(&proxy, false).await;
     shared.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     eventually("it is looked at again", || async {
         let reply = charge(&proxy, "k").send().await;
         reply.status == 200
     })
     .await;
+    is_up(&proxy, true).await;
     let allowed = Proxy::start(shared.config().store("allow_eviction = true")).await;
     shared.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     charge(&allowed, "other").send().await.was(200, "executed");
+    is_up(&allowed, true).await;
+    eventually("it is found out", || async { charge(&proxy, "new").send().await.status == 503 }).await;
+    is_up(&proxy, false).await;
+}
+
+// contract: R-5
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_with_another_id_keys_mark_is_down_while_claims_are_refused() {
+    let shared = shared!();
+    let proxy = shared.proxy().await;
+    charge(&proxy, "k").send().await.was(200, "executed");
+    is_up(&proxy, true).await;
+    let mark = shared.cli(&["KEYS", "oncegate:*mark"]);
+    shared.cli(&["SET", &mark, "of another id key, longer than its check"]);
+    eventually("it is found out", || async { charge(&proxy, "new").send().await.status == 503 }).await;
+    is_up(&proxy, false).await;
+    shared.cli(&["DEL", &mark]);
+    eventually("it is mended", || async { charge(&proxy, "new").send().await.status == 200 }).await;
+    is_up(&proxy, true).await;
+}
+
+/// Fails unless metrics and `/readyz?store` say so; a store that is down makes no process unready (P-7).
+async fn is_up(proxy: &Proxy, is_up: bool) {
+    assert_eq!(proxy.metrics().await.sum("oncegate_store_up", &[]), f64::from(u8::from(is_up)));
+    let status = if is_up { 200 } else { 503 };
+    assert_eq!(proxy.admin("GET", "/readyz?store").send().await.status, status);
+    assert_eq!(proxy.admin("GET", "/readyz").send().await.status, 200);
 }
 
 // contract: S-4

@@ -1,7 +1,7 @@
 //! What stands in Redis, and what becomes of it when others lay hands on it.
 
 use super::{charge, shared};
-use crate::harness::{Proxy, Script};
+use crate::harness::{Proxy, Script, eventually, pass};
 
 // contract: S-6
 #[tokio::test(flavor = "multi_thread")]
@@ -81,6 +81,85 @@ async fn a_full_server_takes_outcomes_and_no_claims() {
     shared.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     charge(&proxy, "new").send().await.was(200, "executed");
     assert_eq!(shared.upstream.executions(), 3);
+}
+
+// contract: R-18, S-5
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lapse_is_found_and_counted_at_a_full_server_too() {
+    let shared = shared!();
+    let config = shared.config().store("lease = \"1s\"");
+    let (dies, other) = (Proxy::start(config.clone()).await, Proxy::start(config).await);
+    charge(&other, "done").send().await.was(200, "executed");
+    shared.upstream.next(Script::hold());
+    let _lost = charge(&dies, "lost").spawn();
+    shared.upstream.saw(2).await;
+    shared.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    dies.signal("KILL").await;
+    charge(&other, "done").send().await.was(200, "replayed");
+    // Whose turn it was must not matter: what it left goes with it.
+    shared.cli(&["DEL", "oncegate:{000}census", "oncegate:{000}figures"]);
+    pass(1100).await;
+    eventually("the lapse is counted", || async {
+        other.metrics().await.sum("oncegate_leases_lapsed_total", &[]) == 1.0
+    })
+    .await;
+    other.says(&["WARN", "a lease lapsed"]).await;
+    let third = shared.proxy().await;
+    for proxy in [&other, &third] {
+        eventually("the figures follow, at others too", || async {
+            proxy.metrics().await.sum("oncegate_store_records", &[("state", "unknown")]) == 1.0
+        })
+        .await;
+    }
+    eventually("the replay is counted", || async {
+        other.records("state=completed").await.first().is_some_and(|record| record["replays"] == 1)
+    })
+    .await;
+    assert_eq!(other.metrics().await.sum("oncegate_leases_lapsed_total", &[]), 1.0, "told once");
+    assert!(!other.said().contains("could not be looked after"), "{}", other.said());
+}
+
+// contract: S-6
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_may_throw_a_value_away_that_is_no_record_and_only_by_force() {
+    let shared = shared!();
+    let proxy = shared.proxy().await;
+    charge(&proxy, "k").send().await.was(200, "executed");
+    let key = shared.records().remove(0);
+    let id = key.rsplit_once('}').unwrap().1.to_owned();
+    let ways: [&[&str]; 6] = [
+        &["SET", &key, "a stranger's value, longer than a version"],
+        &["SET", &key, ""],
+        &["SETRANGE", &key, "30", "X"],
+        &["PERSIST", &key],
+        &["SET", &key, "short"],
+        &["LPUSH", &key, "another type"],
+    ];
+    for (way, name) in ways.into_iter().zip([&id[..], &id[..16]].into_iter().cycle()) {
+        if way[0] == "LPUSH" {
+            shared.cli(&["DEL", &key]);
+        }
+        let before = shared.upstream.executions();
+        shared.cli(way);
+        let target = format!("/records/{name}");
+        let unforced = proxy.admin("DELETE", &target).send().await;
+        assert_eq!(unforced.status, 503, "{way:?}: {unforced:?}");
+        assert!(unforced.json()["detail"].as_str().unwrap().contains("force=true"), "{unforced:?}");
+        charge(&proxy, "k").send().await.refused(503, "store-unavailable");
+        let other = proxy.admin("DELETE", &format!("{target}?force=true")).field("If-Match", "\"00\"").send().await;
+        assert_eq!(other.status, 412, "{way:?}: {other:?}");
+        let forgotten = proxy.admin("DELETE", &format!("{target}?force=true")).send().await;
+        assert_eq!(forgotten.status, 200, "{way:?}: {forgotten:?}");
+        let told = forgotten.json();
+        assert_eq!((&told["id"], &told["state"]), (&id.clone().into(), &"absent".into()));
+        assert!(shared.records().is_empty(), "{way:?}");
+        charge(&proxy, "k").send().await.was(200, "executed");
+        assert_eq!(shared.upstream.executions(), before + 1);
+    }
+    proxy.says(&["INFO", "an operator threw away", &id[..16]]).await;
+    // What can be read is no such value: it goes as it always did.
+    assert_eq!(proxy.admin("DELETE", &format!("/records/{id}")).send().await.status, 200);
+    assert_eq!(proxy.admin("DELETE", &format!("/records/{id}?force=true")).send().await.status, 404);
 }
 
 // contract: S-1
