@@ -27,6 +27,9 @@ use super::{
 /// The name and id of what requests meet that no route matches.
 pub(crate) const FALLBACK: &str = "default";
 
+/// What metrics and logs call the route of a request that has none, or was refused before it was known.
+pub(crate) const NO_ROUTE: &str = "none";
+
 /// What a file comes to: the configuration is of use only when nothing in `found` is an error.
 pub(crate) struct Outcome {
     pub(crate) config: Config,

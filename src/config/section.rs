@@ -77,6 +77,12 @@ impl<'a> Reader<'a> {
             };
             match (self.env)(name) {
                 Some(value) => expanded.push_str(&value),
+                None if name.contains(':') => {
+                    let name = name.split(':').next().unwrap_or_default();
+                    let help = format!("set {name} where oncegate runs, and say ${{{name}}}");
+                    self.error(span, format!("`${{{name}:…}}`: defaults are not supported"), "", help);
+                    whole = false;
+                }
                 None => {
                     self.error(
                         span,

@@ -56,6 +56,8 @@ cases! {
     a_key_without_its_value: policy("mode =");
     a_table_given_twice: format!("{BASE}[log]\nlevel = \"info\"\n[log]\nformat = \"json\"\n");
     a_key_given_twice_in_one_of_two_tables: format!("[log]\nlevel = \"info\"\n{}", policy("mode = \"off\"\nmode = \"off\""));
+    a_default_from_the_shell: policy("retention = \"${RETENTION:-24h}\"");
+    a_route_named_as_no_route: route("path = \"/\"").replace("\"r\"", "\"none\"");
     a_key_given_twice: policy("retention = \"1h\"\nretention = \"2h\"");
     all_errors_at_once: format!("[server]\nlisten = \"8080\"\nmax_haed = \"1KiB\"\n{BASE}retention = \"1 day\"\nmode = \"enforced\"");
     a_version_from_the_future: table("version = 2");

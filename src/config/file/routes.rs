@@ -15,7 +15,7 @@ use crate::{
     rule::{RouteName, method, policy::Mode},
 };
 
-use super::FALLBACK;
+use super::{FALLBACK, NO_ROUTE};
 
 /// What routes are checked against.
 pub(super) struct Whole<'a> {
@@ -145,9 +145,13 @@ pub(super) fn check_names(read: &[ReadRoute<'_, '_>]) {
     for (section, route) in read.iter().filter_map(|read| Some((&read.section, read.route.as_ref()?))) {
         let name = &*route.name.0;
         let place = section.place("name");
-        if name == FALLBACK {
-            let help = "choose another: \"default\" is what requests meet that no route matches";
-            section.reader.error(&place, "a route named \"default\"", "", help);
+        let taken = [
+            (FALLBACK, "is what requests meet that no route matches"),
+            (NO_ROUTE, "is the label of what is refused before its route is known"),
+        ];
+        if let Some((taken, what)) = taken.iter().find(|(taken, _)| *taken == name) {
+            let help = format!("choose another: \"{taken}\" {what}");
+            section.reader.error(&place, format!("a route named \"{taken}\""), "", help);
         }
         if let Some(first) = seen.get(name) {
             let help = "give each its own: names are the labels of metrics";
