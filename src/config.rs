@@ -18,11 +18,12 @@ pub mod secrets;
 mod section;
 pub mod settled;
 mod show;
+mod syntax;
 mod tables;
 mod value;
 mod words;
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
 use toml::de::DeTable;
 
@@ -37,6 +38,7 @@ use self::{
     diagnostic::{Severity, Source},
     file::Outcome,
 };
+pub(crate) use file::NO_ROUTE;
 pub(crate) use show::{show_guard, show_host, show_key, show_scope};
 
 /// What the flags of `run` say. They beat the file.
@@ -133,30 +135,6 @@ enum Files {
     Ignore,
 }
 
-/// What the parser of TOML has to say.
-fn not_toml(source: &Arc<Source>, text: &str, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
-    const SINGLE: &str = "[routes]";
-    let mut after_single = false;
-    let mut found = Vec::new();
-    for error in errors {
-        let place = error.span().unwrap_or(0..0);
-        let line = text[..place.start].rfind('\n').map_or(0, |newline| newline + 1);
-        let is_single = text[line..].starts_with(SINGLE);
-        let is_twice = error.message().contains("duplicate key");
-        // The keys of a second `[routes]` are all duplicates, and none of them is the mistake.
-        if is_twice && after_single && !is_single {
-            continue;
-        }
-        let diagnostic = Diagnostic::error(format!("not TOML: {}", error.message())).at(source, place);
-        after_single |= is_twice && is_single;
-        found.push(match is_twice && is_single {
-            true => diagnostic.help("routes are a list: begin each with [[routes]]"),
-            false => diagnostic,
-        });
-    }
-    found
-}
-
 fn settle(
     file_name: &str,
     text: &str,
@@ -165,9 +143,9 @@ fn settle(
     files: Files,
 ) -> Result<Loaded, Errors> {
     let source = Source::new(file_name, text);
-    let (document, syntax) = DeTable::parse_recoverable(text);
+    let (document, broken) = DeTable::parse_recoverable(text);
     // What a broken text seems to say would only add errors that are none.
-    if let Some(errors) = Errors::new(not_toml(&source, text, &syntax)) {
+    if let Some(errors) = Errors::new(syntax::errors(&source, text, &broken)) {
         return Err(errors);
     }
     let base = Path::new(file_name).parent().unwrap_or_else(|| Path::new(""));

@@ -29,7 +29,7 @@ use self::{
 use crate::{
     body::RequestBody,
     clock,
-    config::{Config, settled::Route},
+    config::{Config, NO_ROUTE, settled::Route},
     desk::{Budget, Desk, Gauge},
     rule::{Outcome, Policy, RecordId, RouteName, head::Head, identity::IdKey, method, policy::Mode, problem::Problem},
     server::{Connection, Handler, Interim, TurnedAway, forwarded},
@@ -40,9 +40,6 @@ use crate::{
     },
     upstream::Upstreams,
 };
-
-/// The label of requests that no route matches.
-const NO_ROUTE: &str = "none";
 
 /// What every worker thread shares.
 #[derive(Debug)]

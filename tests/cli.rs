@@ -191,6 +191,30 @@ fn a_bad_file_exits_78_for_every_command_that_reads_one() {
 }
 
 #[test]
+fn a_flag_of_run_that_cannot_be_used_is_a_usage_error_that_names_it() {
+    let good = file(CONFIG);
+    for (arguments, flag) in [
+        (&["--upstream", "127.0.0.1:9000"][..], "--upstream"),
+        (&["--upstream", "http://127.0.0.1:1", "--listen", "8080"], "--listen"),
+        (&["-c", good.name(), "--listen", "8080"], "--listen"),
+        (&["-c", good.name(), "--listen", "127.0.0.1:9464"], "--listen"),
+        (&["-c", good.name(), "--admin", "0.0.0.0:8080"], "--admin"),
+    ] {
+        let said = oncegate(&[&["run"], arguments].concat()).fails(USAGE);
+        assert!(said.contains(&format!("error: {flag} cannot be used")), "{said}");
+        assert!(!said.contains("oncegate check"), "{said}");
+    }
+}
+
+#[test]
+fn run_says_that_a_file_is_bad_on_a_line_of_its_own() {
+    let bad = file("[server]\nlisten = \"8080\"\n");
+    let said = oncegate(&["run", "-c", bad.name(), "--admin", "9464"]).fails(BAD_CONFIG);
+    assert!(said.contains("the configuration is not usable\n\nerror: the configuration is bad\n"), "{said}");
+    assert!(said.contains("oncegate check FILE") && said.contains("`--admin`"), "{said}");
+}
+
+#[test]
 fn the_file_is_named_by_argument_flag_or_environment() {
     let good = file(CONFIG);
     for output in [

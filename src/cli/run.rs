@@ -112,17 +112,13 @@ pub(super) fn environment(name: &str) -> Option<String> {
 fn load(args: RunArgs) -> Result<Start, Failure> {
     let RunArgs { config, upstream, listen, admin } = args;
     let overrides = Overrides { upstream, listen, admin };
-    let bad = |errors: config::Errors| {
-        anstream::eprint!("{}", errors.render(true));
-        Failure::new(Exit::Config, "the configuration is bad", "", "mend it, and try it with `oncegate check FILE`")
-    };
     match config.path() {
         Some(path) => {
-            let loaded = config::load(&path, &overrides, &environment).map_err(bad)?;
+            let loaded = config::load(&path, &overrides, &environment).map_err(|errors| bad(&errors))?;
             Ok(Start { loaded, source: Some(Source { path, overrides }), signals: true })
         }
         None if overrides.upstream.is_some() => {
-            let loaded = config::for_upstream(&overrides).map_err(bad)?;
+            let loaded = config::for_upstream(&overrides).map_err(|errors| bad(&errors))?;
             Ok(Start { loaded, source: None, signals: true })
         }
         None => Err(Failure::new(
@@ -132,6 +128,20 @@ fn load(args: RunArgs) -> Result<Start, Failure> {
             "say `oncegate run --upstream http://127.0.0.1:9000`, or `oncegate run -c FILE`",
         )),
     }
+}
+
+/// Shows what is wrong. Where flags alone are to blame, it is the command line that makes no sense.
+fn bad(errors: &config::Errors) -> Failure {
+    let mut flags: Vec<_> = errors.iter().filter_map(config::Diagnostic::flag).collect();
+    if flags.len() < errors.iter().count() {
+        anstream::eprintln!("{}\n", errors.render(true));
+        let remedy = "mend it, and try it with `oncegate check FILE`";
+        return Failure::new(Exit::Config, "the configuration is bad", "", remedy);
+    }
+    errors.iter().for_each(|error| anstream::eprintln!("{}\n", error.render(true)));
+    flags.dedup();
+    let flags = flags.join(" and ");
+    Failure::new(Exit::Usage, format!("{flags} cannot be used"), "", "mend what the command line says")
 }
 
 /// Binds, starts all threads, and returns.

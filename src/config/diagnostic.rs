@@ -132,6 +132,11 @@ impl Diagnostic {
         Some((&source.name, line, column))
     }
 
+    /// The flag whose value is wrong, where it is none of a file's.
+    pub(crate) fn flag(&self) -> Option<&str> {
+        self.place.as_ref().map(|(source, _)| &*source.name).filter(|name| name.starts_with("--"))
+    }
+
     /// Everything in one line, for the log.
     #[must_use]
     pub fn summary(&self) -> String {

@@ -4,7 +4,7 @@ mod routes;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use crate::rule::{
     Policy,
@@ -26,6 +26,9 @@ use super::{
 
 /// The name and id of what requests meet that no route matches.
 pub(crate) const FALLBACK: &str = "default";
+
+/// What metrics and logs call the route of a request that has none, or was refused before it was known.
+pub(crate) const NO_ROUTE: &str = "none";
 
 /// What a file comes to: the configuration is of use only when nothing in `found` is an error.
 pub(crate) struct Outcome {
@@ -57,17 +60,16 @@ pub(crate) fn read(
     let store = top
         .table("store", &[Table::Store], "[store]")
         .map_or_else(Store::default, |section| tables::store(&section, &mut files));
-    override_address(&reader, "--listen", overrides.listen.as_deref(), &mut server.listen);
-    override_address(&reader, "--admin", overrides.admin.as_deref(), &mut admin.listen);
-    if tables::overlap(&server.listen, &admin.listen) {
+    let data = listen(&reader, server_section.as_ref(), ("--listen", overrides.listen.as_deref()), &server.listen);
+    let operators = listen(&reader, admin_section.as_ref(), ("--admin", overrides.admin.as_deref()), &admin.listen);
+    if let (Some(data), Some(operators)) = (&data, &operators)
+        && tables::overlap(data, operators)
+    {
         let section = admin_section.as_ref().or(server_section.as_ref());
-        let error = Diagnostic::error("[admin] listens where [server] does")
-            .help("health and metrics are never on the data port: say [admin] listen = \"127.0.0.1:9464\"");
-        reader.push(match section {
-            Some(section) => error.at(source, section.place("listen")),
-            None => error,
-        });
+        reader.push(same_place(section, overrides));
     }
+    server.listen = data.unwrap_or(server.listen);
+    admin.listen = operators.unwrap_or(admin.listen);
 
     if server.proxy_protocol && server.trusted_proxies.is_empty() && matches!(server.listen, Address::Tcp(_)) {
         let help =
@@ -83,7 +85,10 @@ pub(crate) fn read(
     override_upstream(&reader, overrides.upstream.as_deref(), &mut upstreams);
     let upstream_names: Vec<_> = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
     let misspelt = top.entries().any(|entry| entry.key == "upstream");
-    if upstreams.is_empty() && top.get("upstreams").is_none() && !misspelt && overrides.upstream.is_none() {
+    let unnamed = top
+        .get("upstreams")
+        .is_none_or(|entry| matches!(entry.value.get_ref(), DeValue::Table(named) if named.is_empty()));
+    if upstreams.is_empty() && unnamed && !misspelt && overrides.upstream.is_none() {
         let error = Diagnostic::error("there is no upstream");
         reader.push(
             error.help("say where requests go: [upstreams.payments], and below it url = \"http://127.0.0.1:9000\""),
@@ -105,8 +110,9 @@ pub(crate) fn read(
         .collect();
     check_names(&read);
     check_duplicates(&read);
+    // Without any upstream the file is refused; what else it lacks is said all the same.
     let fallback =
-        (upstream_names.len() == 1).then(|| fallback(&top, defaults_section.as_ref(), &defaults, &read, &whole));
+        (upstream_names.len() < 2).then(|| fallback(&top, defaults_section.as_ref(), &defaults, &read, &whole));
     warn(&reader, &top, &whole, &read, fallback.as_ref());
 
     let config = Config {
@@ -121,11 +127,32 @@ pub(crate) fn read(
     Outcome { config, named: files.named, found: reader.into_found() }
 }
 
-fn override_address(reader: &Reader<'_>, flag: &str, text: Option<&str>, address: &mut Address) {
-    let Some(text) = text else { return };
-    match value::address(text) {
-        Ok(given) => *address = given,
-        Err(wrong) => reader.push(flag_error(flag, text, wrong)),
+/// Where to listen: as the flag says, or the file, or by default; `None` where what is said cannot be read.
+fn listen(
+    reader: &Reader<'_>,
+    section: Option<&Section<'_, '_>>,
+    (flag, text): (&str, Option<&str>),
+    default: &Address,
+) -> Option<Address> {
+    let in_file = section.filter(|section| section.get("listen").is_some());
+    let in_file = in_file.map(|section| section.read("listen", value::address).map(|spot| spot.value));
+    let Some(text) = text else { return in_file.unwrap_or_else(|| Some(default.clone())) };
+    value::address(text).map_err(|wrong| reader.push(flag_error(flag, text, wrong))).ok()
+}
+
+/// Requests and operators would share one address: a flag's fault where one says so, else the file's.
+fn same_place(section: Option<&Section<'_, '_>>, overrides: &Overrides) -> Diagnostic {
+    let message = "[admin] listens where [server] does";
+    let given = [("--admin", &overrides.admin), ("--listen", &overrides.listen)];
+    if let Some((flag, text)) = given.into_iter().find_map(|(flag, text)| Some((flag, text.as_deref()?))) {
+        let help = "health and metrics are never on the data port: say --admin 127.0.0.1:9464".to_owned();
+        return flag_error(flag, text, Wrong { message: message.to_owned(), help });
+    }
+    let error = Diagnostic::error(message)
+        .help("health and metrics are never on the data port: say [admin] listen = \"127.0.0.1:9464\"");
+    match section {
+        Some(section) => error.at(&section.reader.source, section.place("listen")),
+        None => error,
     }
 }
 
@@ -188,7 +215,7 @@ fn warn(
         let help = "such a request is refused as overloaded each time: raise [server] max_buffered, or lower max_request_body or max_response_body";
         reader.push(place(Warning::warning(message).help(help), "server"));
     }
-    for ReadRoute { section, route } in read {
+    for ReadRoute { section, route, .. } in read {
         if route.as_ref().is_some_and(|route| route.policy.mode != Mode::Off && is_grpc(&route.path)) {
             let help = "gRPC is passed unguarded whatever the route says: its calls have no idempotency keys";
             reader.warn(&section.place("path"), "a path that looks like a gRPC method", help);

@@ -1,6 +1,10 @@
 //! The files that a configuration names: whether each can be read and holds what it is named for.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
@@ -38,8 +42,17 @@ impl Named {
     /// Looks into the file; `None` when all is well.
     pub(crate) fn check(&self, source: &Arc<Source>) -> Option<Diagnostic> {
         let (wrong, help) = self.look()?;
-        let Self { path, key, span, .. } = self;
-        let message = format!("`{key}`: {} {wrong}", path.display());
+        let Self { path, purpose, key, span } = self;
+        let shown = path.display();
+        let help = match purpose {
+            Purpose::Token if !path.exists() => make(path),
+            // A new secret is new ids.
+            Purpose::Secrets if !path.exists() => format!("{}; all replicas need the same", make(path)),
+            Purpose::Token | Purpose::Secrets | Purpose::Password | Purpose::Certificates | Purpose::PrivateKey => {
+                help.to_owned()
+            }
+        };
+        let message = format!("`{key}`: {shown} {wrong}");
         Some(Diagnostic::error(message).at(source, span.clone()).help(help))
     }
 
@@ -82,6 +95,12 @@ impl Named {
             }),
         }
     }
+}
+
+/// How to make a secret that nobody guesses, and only its user may read.
+fn make(path: &Path) -> String {
+    let shown = path.display();
+    format!("make it: openssl rand -hex 32 > {shown}; chmod 600 {shown}")
 }
 
 /// The system's words without the error's number.

@@ -243,12 +243,13 @@ fn guard(section: &Section<'_, '_>) -> Option<Spot<Guard>> {
 }
 
 fn key(section: &Section<'_, '_>) -> Option<Spot<Vec<KeySource>>> {
-    let Spot { value: sources, span } = section.list("key", value::key_source)?;
+    let Spot { value: sources, span } = section.elements("key", value::key_source)?;
     if sources.is_empty() {
         section.reader.error(&span, "`key` is empty", "", "say where keys are: key = [\"header:Idempotency-Key\"]");
         return None;
     }
-    let contents = sources.iter().rev().skip(1).filter(|spot| matches!(spot.value, KeySource::Content { .. }));
+    let contents = sources.iter().rev().skip(1).flatten();
+    let contents = contents.filter(|spot| matches!(spot.value, KeySource::Content { .. }));
     let mut misplaced = false;
     for content in contents {
         misplaced = true;
@@ -259,7 +260,8 @@ fn key(section: &Section<'_, '_>) -> Option<Spot<Vec<KeySource>>> {
             "every request has a content, so nothing behind it would be tried: put it last",
         );
     }
-    (!misplaced).then(|| unspotted(Spot { value: sources, span }))
+    let value = sources.into_iter().collect::<Option<_>>()?;
+    (!misplaced).then(|| unspotted(Spot { value, span }))
 }
 
 fn scope(section: &Section<'_, '_>) -> Option<Spot<Option<Scope>>> {

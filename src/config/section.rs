@@ -77,6 +77,12 @@ impl<'a> Reader<'a> {
             };
             match (self.env)(name) {
                 Some(value) => expanded.push_str(&value),
+                None if name.contains(':') => {
+                    let name = name.split(':').next().unwrap_or_default();
+                    let help = format!("set {name} where oncegate runs, and say ${{{name}}}");
+                    self.error(span, format!("`${{{name}:…}}`: defaults are not supported"), "", help);
+                    whole = false;
+                }
                 None => {
                     self.error(
                         span,
@@ -260,14 +266,23 @@ impl<'r, 't> Section<'r, 't> {
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, Wrong>,
     ) -> Option<Spot<Vec<Spot<T>>>> {
+        let Spot { value, span } = self.elements(key, parse)?;
+        Some(Spot { value: value.into_iter().collect::<Option<_>>()?, span })
+    }
+
+    /// The same with the wrong elements in their places, as `None`, for what can be said of the others all the same.
+    pub(crate) fn elements<T>(
+        &self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<Spot<Vec<Option<Spot<T>>>>> {
         let entry = self.get(key)?;
         let (expected, help) = hints::expected(key, self.tables);
         let DeValue::Array(items) = entry.value.get_ref() else {
             self.wrong_type(&entry, entry.value, expected, &help);
             return None;
         };
-        let read: Vec<_> = items.iter().map(|item| self.text(&entry, item, "texts", &help, &parse)).collect();
-        let value = read.into_iter().collect::<Option<_>>()?;
+        let value = items.iter().map(|item| self.text(&entry, item, "texts", &help, &parse)).collect();
         Some(Spot { value, span: entry.value.span() })
     }
 

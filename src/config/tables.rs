@@ -159,10 +159,9 @@ fn count(spot: Spot<u64>) -> Spot<usize> {
     Spot { value: usize::try_from(spot.value).unwrap_or(usize::MAX), span: spot.span }
 }
 
-/// `[server]`
+/// `[server]`, but for `listen`, which a flag may beat.
 pub(crate) fn server(section: &Section<'_, '_>, files: &mut FileNames<'_>) -> Server {
     let mut server = Server::default();
-    set!(server.listen, section.read("listen", value::address));
     set!(server.max_connections, section.integer("max_connections").map(count));
     if let Some(most) = section.integer("max_connections_per_address").map(count) {
         server.max_connections_per_address = (most.value > 0).then_some(most.value);
@@ -199,12 +198,9 @@ fn head(text: &str) -> Result<usize, Wrong> {
     }
 }
 
-/// `[admin]`
+/// `[admin]`, but for `listen`, which a flag may beat.
 pub(crate) fn admin(section: &Section<'_, '_>, files: &mut FileNames<'_>) -> Admin {
-    let mut admin = Admin::default();
-    set!(admin.listen, section.read("listen", value::address));
-    admin.token_file = files.read(section, "token_file", Purpose::Token);
-    admin
+    Admin { token_file: files.read(section, "token_file", Purpose::Token), ..Admin::default() }
 }
 
 /// Whether one of two addresses would take the other's connections.

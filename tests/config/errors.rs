@@ -46,6 +46,22 @@ fn upstream(lines: &str) -> String {
 cases! {
     an_empty_file: "";
     a_broken_text: "[server\nlisten = \"0.0.0.0:8080\"\nmax_head = \n";
+    a_table_that_is_not_closed: "[server\n";
+    a_list_of_tables_that_is_closed_once: "[[routes]\n";
+    a_text_without_quotes: policy("mode = observe");
+    a_text_without_its_end: policy("mode = \"observe");
+    a_list_that_is_not_closed: policy("guard = [\"POST\"\n");
+    a_list_without_commas: policy("guard = [\"POST\" \"PUT\"]");
+    a_key_alone: policy("mode");
+    a_key_without_its_value: policy("mode =");
+    a_table_given_twice: format!("{BASE}[log]\nlevel = \"info\"\n[log]\nformat = \"json\"\n");
+    a_key_given_twice_in_one_of_two_tables: format!("[log]\nlevel = \"info\"\n{}", policy("mode = \"off\"\nmode = \"off\""));
+    a_default_from_the_shell: policy("retention = \"${RETENTION:-24h}\"");
+    an_address_that_is_none_is_no_admins: table("[server]\nlisten = \"9464\"\n[admin]\nlisten = \"0.0.0.0:8080\"");
+    a_second_route_of_a_name_whose_first_is_broken: format!("{BASE}[[routes]]\nname = \"r\"\npath = \"x\"\n[[routes]]\nname = \"r\"\npath = \"/y\"\n");
+    a_content_source_before_one_that_is_broken: policy("key = [\"content:10s\", \"heder:X\"]");
+    upstreams_without_one: "[upstreams]\n[defaults]\nscope = \"shared\"\n";
+    a_route_named_as_no_route: route("path = \"/\"").replace("\"r\"", "\"none\"");
     a_key_given_twice: policy("retention = \"1h\"\nretention = \"2h\"");
     all_errors_at_once: format!("[server]\nlisten = \"8080\"\nmax_haed = \"1KiB\"\n{BASE}retention = \"1 day\"\nmode = \"enforced\"");
     a_version_from_the_future: table("version = 2");

@@ -1,6 +1,6 @@
 //! The files in `config/`, and the files that a configuration names.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use oncegate::config::{self, Loaded, Overrides, reference, secrets};
 
@@ -88,6 +88,24 @@ fn files_that_are_missing_or_hold_something_else_are_refused() {
     ];
     for (lines, content, expected) in cases {
         assert_eq!(look(lines, content), Err(expected.to_owned()));
+    }
+}
+
+#[test]
+fn a_secret_that_is_missing_is_made_by_what_the_remedy_says() {
+    for (table, key) in [("admin", "token_file"), ("store", "secret_file")] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("oncegate.toml");
+        fs::write(&path, format!("[{table}]\n{key} = \"named\"\n{BASE}")).unwrap();
+        let load = || config::load(&path, &Overrides::default(), &|_| None);
+        let errors = load().unwrap_err();
+        let remedy = errors.iter().next().unwrap().remedy().unwrap().to_owned();
+        let command = remedy.strip_prefix("make it: ").unwrap().trim_end_matches("; all replicas need the same");
+        let made = Command::new("sh").args(["-c", command]).output().unwrap();
+        assert!(made.status.success(), "{command}: {made:?}");
+        assert!(load().is_ok());
+        let mode = fs::metadata(directory.path().join("named")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }
 

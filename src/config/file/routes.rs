@@ -15,7 +15,7 @@ use crate::{
     rule::{RouteName, method, policy::Mode},
 };
 
-use super::FALLBACK;
+use super::{FALLBACK, NO_ROUTE};
 
 /// What routes are checked against.
 pub(super) struct Whole<'a> {
@@ -33,6 +33,8 @@ impl Whole<'_> {
 /// A route as read; `route` is `None` when it cannot be told which requests it is for.
 pub(super) struct ReadRoute<'r, 't> {
     pub(super) section: Section<'r, 't>,
+    /// Its name, whatever else of it cannot be read.
+    name: Option<RouteName>,
     pub(super) route: Option<Route>,
 }
 
@@ -76,16 +78,17 @@ pub(super) fn route<'r, 't>(section: Section<'r, 't>, defaults: &Layer, whole: &
             "say guard = [\"PUT\"] to guard methods that HTTP calls idempotent, or mode = \"off\" if that is meant";
         reader.warn(&section.place("methods"), "a route that guards none of its methods", help);
     }
-    let route = name.zip(path).map(|(name, path)| Route {
-        id: id.map_or_else(|| name.value.clone(), |id| id.value),
-        name: RouteName(Arc::from(name.value)),
+    let name = name.map(|name| RouteName(Arc::from(name.value)));
+    let route = name.clone().zip(path).map(|(name, path)| Route {
+        id: id.map_or_else(|| name.to_string(), |id| id.value),
+        name,
         host: host.map_or(HostPattern::Any, |host| host.value),
         path: path.value,
         methods,
         upstream: upstream.unwrap_or(0),
         policy: layer.settle(),
     });
-    ReadRoute { section, route }
+    ReadRoute { section, name, route }
 }
 
 /// `/users/:id`, `/files/*`: patterns elsewhere. Here such a route is for one odd path, and what it was meant for
@@ -142,12 +145,15 @@ fn quoted(names: &[String]) -> String {
 /// Names are labels of metrics: each is one route's own.
 pub(super) fn check_names(read: &[ReadRoute<'_, '_>]) {
     let mut seen: HashMap<&str, Span> = HashMap::new();
-    for (section, route) in read.iter().filter_map(|read| Some((&read.section, read.route.as_ref()?))) {
-        let name = &*route.name.0;
+    for (section, name) in read.iter().filter_map(|read| Some((&read.section, &*read.name.as_ref()?.0))) {
         let place = section.place("name");
-        if name == FALLBACK {
-            let help = "choose another: \"default\" is what requests meet that no route matches";
-            section.reader.error(&place, "a route named \"default\"", "", help);
+        let taken = [
+            (FALLBACK, "is what requests meet that no route matches"),
+            (NO_ROUTE, "is the label of what is refused before its route is known"),
+        ];
+        if let Some((taken, what)) = taken.iter().find(|(taken, _)| *taken == name) {
+            let help = format!("choose another: \"{taken}\" {what}");
+            section.reader.error(&place, format!("a route named \"{taken}\""), "", help);
         }
         if let Some(first) = seen.get(name) {
             let help = "give each its own: names are the labels of metrics";
