@@ -119,6 +119,7 @@ impl<S: Store> Admin<S> {
         }
         let (who, record) = (&call.caller, id.short());
         tracing::info!(%who, %record, why, "an operator threw away what could not be read: its key is free");
+        self.process.changed(OperatorChange::Forgotten);
         Ok(Answer::json(&json!({ "id": id.to_string(), "state": ABSENT, "was": "damaged" })))
     }
 
