@@ -60,26 +60,27 @@ impl Said<'_> {
     }
 
     /// A proxy appends the address it was asked from, to the last line or in one of its own. Where that can be read, it is
-    /// the client; else nothing is believed.
+    /// the client; one that hides whom it speaks for hides what came before, too; else nothing is believed.
     fn before_a_proxy(&self) {
-        let appended = |value: &HeaderValue, element: &str| {
-            HeaderValue::from_bytes(&[value.as_bytes(), b", ", element.as_bytes()].concat()).expect("it was a value")
-        };
-        for (name, element) in [(FORWARDED, "for=203.0.113.9"), (X_FORWARDED_FOR, "203.0.113.9")] {
-            let mut headers = self.headers();
+        let other = IpAddr::from([10, 9, 9, 9]);
+        for (name, elements, nearest) in [
+            (FORWARDED, "for=203.0.113.9", STRANGER.ip()),
+            (FORWARDED, "for=_hidden, for=10.9.9.9", other),
+            (X_FORWARDED_FOR, "203.0.113.9", STRANGER.ip()),
+            (X_FORWARDED_FOR, "unknown, 10.9.9.9", other),
+        ] {
+            let mut lines = self.headers();
             if name == X_FORWARDED_FOR {
-                headers.remove(FORWARDED);
+                lines.remove(FORWARDED);
             }
-            let one_line = headers.get(&name).map_or_else(
-                || HeaderValue::from_str(element).expect("an element is a value"),
-                |value| appended(value, element),
-            );
-            let mut lines = headers.clone();
-            lines.append(&name, HeaderValue::from_str(element).expect("an element is a value"));
-            headers.insert(&name, one_line);
-            for headers in [headers, lines] {
+            let mut one_line = lines.clone();
+            let before = lines.get(&name).map_or(Vec::new(), |value| [value.as_bytes(), b", "].concat());
+            let appended = HeaderValue::from_bytes(&[&before, elements.as_bytes()].concat());
+            one_line.insert(&name, appended.expect("values with a comma between them are one"));
+            lines.append(&name, HeaderValue::from_static(elements));
+            for headers in [one_line, lines] {
                 let found = client(Some(PROXY), &trusted(), &headers);
-                assert!([Some(STRANGER.ip()), Some(PROXY.ip())].contains(&found), "{found:?} by {headers:?}");
+                assert!([Some(nearest), Some(PROXY.ip())].contains(&found), "{found:?} by {headers:?}");
             }
         }
     }
