@@ -161,8 +161,8 @@ cases! {
     two_routes_for_the_same_requests:
         route("path = \"/v1/{id}\"\nmethods = [\"POST\", \"PUT\"]\n[[routes]]\nname = \"s\"\npath = \"/v1/{charge}\"\nmethods = [\"POST\"]");
     two_routes_of_one_name: route("path = \"/a\"\n[[routes]]\nname = \"r\"\npath = \"/b\"");
-    two_routes_of_one_id: route("id = \"x\"\npath = \"/a\"\n[[routes]]\nname = \"x\"\npath = \"/b\"");
-    a_route_with_the_id_of_the_fallback: route("id = \"default\"\npath = \"/a\"");
+    two_routes_of_one_id:
+        route("id = \"x\"\npath = \"/a\"\nfingerprint = [\"body\"]\n[[routes]]\nname = \"x\"\npath = \"/b\"");
     a_route_named_as_the_fallback: format!("{BASE}[[routes]]\nname = \"default\"\npath = \"/\"\n");
 
     an_upstream_without_a_url: upstream("http2 = true");

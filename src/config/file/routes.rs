@@ -12,7 +12,10 @@ use crate::{
         settled::{HostPattern, PathPattern, Route, Segment, Server, Store},
         value::{self, Wrong},
     },
-    rule::{RouteName, method, policy::Mode},
+    rule::{
+        RouteName, method,
+        policy::{FingerprintPart, Mode},
+    },
 };
 
 use super::{FALLBACK, NO_ROUTE};
@@ -166,20 +169,19 @@ pub(super) fn check_names(read: &[ReadRoute<'_, '_>]) {
     check_ids(read);
 }
 
-/// The records of a key are one route's: of two with one id, each would answer for the other.
+/// Routes may share an id, so that one may be divided and its records stay in reach. Then the path must tell their requests
+/// apart: else each would answer for the other.
 fn check_ids(read: &[ReadRoute<'_, '_>]) {
-    let mut seen: HashMap<&str, &RouteName> = HashMap::new();
+    let by_path = |route: &Route| route.policy.fingerprint.contains(&FingerprintPart::Path);
+    let mut seen: HashMap<&str, &Route> = HashMap::new();
     for (section, route) in read.iter().filter_map(|read| Some((&read.section, read.route.as_ref()?))) {
-        let id = &*route.id;
-        let place = section.place(if *id == *route.name.0 { "name" } else { "id" });
-        let other = seen.insert(id, &route.name).filter(|other| **other != route.name);
-        if let Some(other) = other {
-            let message = format!("the id of route `{other}` too");
-            let help = "give each its own id: records of one would be the other's answers";
+        let other = seen.insert(&*route.id, route).filter(|other| other.name != route.name);
+        if let Some(other) = other.filter(|other| !by_path(other) || !by_path(route)) {
+            let place = section.place(if *route.id == *route.name.0 { "name" } else { "id" });
+            let message = format!("the id of route `{}` too, and `fingerprint` leaves the path out", other.name);
+            let help =
+                "give each its own id, or say \"path\" in both fingerprints: records of one would answer for the other";
             section.reader.error(&place, message, "", help);
-        } else if id == FALLBACK && *route.name.0 != *FALLBACK && falls_back(read) {
-            let help = "choose another: \"default\" is the id of what requests meet that no route matches";
-            section.reader.error(&place, "a route with the id \"default\"", "", help);
         }
     }
 }
