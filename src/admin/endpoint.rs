@@ -73,6 +73,28 @@ mod tests {
     }
 
     #[test]
+    fn the_page_tells_of_every_path() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let page = std::fs::read_to_string(root.join("docs/admin.md")).unwrap();
+        for (method, path, is_open) in [
+            ("GET", "/livez", true),
+            ("GET", "/readyz", true),
+            ("GET", "/metrics", true),
+            ("GET", "/config", false),
+            ("GET", "/records", false),
+            ("GET", "/records/{id}", false),
+            ("POST", "/records/find", false),
+            ("POST", "/records/{id}/resolve", false),
+            ("DELETE", "/records/{id}", false),
+        ] {
+            let endpoint = Endpoint::find(&method.parse().unwrap(), path).unwrap();
+            assert_eq!(endpoint.is_open(), is_open, "{path}");
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{method} {path}` |"))).unwrap();
+            assert!(row.ends_with(if is_open { "| anybody |" } else { "| operators |" }), "{row}");
+        }
+    }
+
+    #[test]
     fn a_record_named_find_is_none() {
         assert!(Endpoint::find(&Method::GET, "/records/find").is_err());
         assert_eq!(Endpoint::find(&Method::POST, "/records/find").ok(), Some(Endpoint::Find));

@@ -30,6 +30,7 @@ pages! {
     problems = "docs/problems.md";
     http = "docs/http.md";
     unknown = "docs/unknown.md";
+    admin = "docs/admin.md";
     stripe = "docs/recipes/stripe.md";
     legacy_post = "docs/recipes/legacy-post.md";
     webhooks = "docs/recipes/webhooks.md";
@@ -130,6 +131,19 @@ fn entries(text: &str) -> Vec<Entry> {
     found
 }
 
+/// The line with `0` for each `…_seconds` of a JSON object.
+fn without_seconds(line: &str) -> String {
+    const SECONDS: &str = "_seconds\":";
+    let mut parts = line.split(SECONDS);
+    let mut plain = parts.next().unwrap().to_owned();
+    for part in parts {
+        plain.push_str(SECONDS);
+        plain.push('0');
+        plain.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.'));
+    }
+    plain
+}
+
 /// The text without what differs each time: dates, ages, ids and versions.
 fn without_variable_parts(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
@@ -147,6 +161,7 @@ fn without_variable_parts(text: &str) -> String {
             plain.push_str("progress\n");
             continue;
         }
+        let line = &without_seconds(line);
         for word in line.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '=') {
             let (kept, end) = word.split_at(word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len());
             let is_id = matches!(kept.len(), 16 | 32 | 64) && kept.bytes().all(|byte| byte.is_ascii_hexdigit());

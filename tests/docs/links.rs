@@ -16,7 +16,10 @@ fn every_link_leads_somewhere() {
                 continue;
             }
             let (file, fragment) = target.split_once('#').unwrap_or((&target, ""));
-            let path = if file.is_empty() { PathBuf::from(&page.name) } else { beside(&page.name, file) };
+            let mut path = if file.is_empty() { PathBuf::from(&page.name) } else { beside(&page.name, file) };
+            if file.ends_with('/') {
+                path.push("README.md");
+            }
             assert!(root().join(&path).exists(), "{place}: there is no {}", path.display());
             if !fragment.is_empty() {
                 let there = Page::read(path.to_str().unwrap());
@@ -37,6 +40,19 @@ fn pages_of_the_book_link_to_pages_of_the_book() {
             let file = target.split('#').next().unwrap_or_default();
             let is_inside = file.is_empty() || beside(&page.name, file).starts_with("docs");
             assert!(is_inside, "{}:{line}: {target} is outside of the book", page.name);
+        }
+    }
+}
+
+/// mdBook makes `index.html` of a `README.md`, and leaves links to it as they are: `README.html` is not there. The
+/// directory's name leads to it in the book, and on GitHub.
+#[test]
+fn pages_of_the_book_name_its_directories_and_not_their_readme() {
+    for page in Page::all().iter().filter(|page| page.name.starts_with("docs/") && page.name != "docs/SUMMARY.md") {
+        for (line, target) in links(page).into_iter().filter(|(_, target)| !target.starts_with("https://")) {
+            let file = target.split('#').next().unwrap_or_default();
+            let is_readme = Path::new(file).file_name().is_some_and(|name| name == "README.md");
+            assert!(!is_readme, "{}:{line}: {target} is README.html in the book; say the directory's name", page.name);
         }
     }
 }

@@ -14,13 +14,18 @@ const NOT_BROUGHT_ABOUT: [&str; 2] = ["pexpire", "asking"];
 /// What `oncegate doctor` asks for besides, as `docs/redis.md` has it.
 const FOR_DOCTOR: [&str; 4] = ["+time", "+config|get", "+cluster|info", "+cluster|nodes"];
 
-/// What stands after the password in the documentation's `ACL SETUSER`.
+/// What stands after the password in the documentation's `ACL SETUSER`, as a shell reads it.
 fn rules() -> String {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md")).unwrap();
-    let (_, after) =
-        page.split_once("ACL SETUSER oncegate on '>PASSWORD' resetkeys '~oncegate:*' resetchannels -@all ").unwrap();
-    let (line, _) = after.split_once("\n```").unwrap();
-    format!("~oncegate:* -@all {}", line.replace("\\\n", " ").split_whitespace().collect::<Vec<_>>().join(" "))
+    let (_, after) = page.split_once("```sh\nredis-cli ").unwrap();
+    let (command, _) = after.split_once("\n```").unwrap();
+    let words = std::process::Command::new("sh").args(["-c", &format!("printf '%s\\n' {command}")]).output().unwrap();
+    let words = String::from_utf8(words.stdout).unwrap();
+    let words: Vec<_> = words.lines().collect();
+    let (user, rules) = words.split_at(5);
+    assert_eq!(user, ["ACL", "SETUSER", "oncegate", "on", ">PASSWORD"]);
+    // A new user has neither keys nor channels.
+    rules.iter().filter(|rule| !rule.starts_with("reset")).copied().collect::<Vec<_>>().join(" ")
 }
 
 /// Its commands: `cluster|slots`.
