@@ -55,7 +55,7 @@ fn a_plus_joins_only_what_has_a_prefix_of_its_own() {
         Composite(vec![header("ce-source"), header("ce-id")])
     );
     assert_eq!(key_source("query:a+b").unwrap(), Query("a+b".to_owned()));
-    assert!(key_source("header:a+").is_ok_and(|source| source == header("a+")));
+    assert!(key_source("header:a+").is_err());
     assert!(key_source("header:a+heder:b").is_err());
 }
 
