@@ -26,7 +26,7 @@ use crate::{
         problem::Problem,
     },
     server,
-    store::Store,
+    store::{Store, StoreError},
     telemetry::metrics::{Prevented, Unguarded},
 };
 
@@ -204,6 +204,9 @@ impl<S: Store> Proxy<S> {
             Ok(Boarding::Overloaded) => refuse(Problem::Overloaded),
             Ok(Boarding::Draining) => refuse(Problem::Draining),
             Err(BoardError::Full) => refuse(Problem::StoreFull),
+            // S-6: there is a record, and nobody can read it. Whatever the route says of a store that is down, its request
+            // may have been executed.
+            Err(BoardError::Unavailable(StoreError::Damaged(_))) => refuse(Problem::StoreUnavailable),
             Err(BoardError::Unavailable(error)) => {
                 tracing::debug!(record = %id.short(), %error, "the store could not be asked");
                 self.without_store(Errand::new(visitor, body, id, keep), None, visit).await
