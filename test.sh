@@ -10,6 +10,7 @@
 # taplo and json-server, which some tests ask, are installed with npm below
 # target/. Without npm those tests are skipped, and fail where CI is set.
 # Used when present: cargo-nextest (else `cargo test`), cargo-deny (else skipped),
+# cargo-fuzz with a nightly toolchain (where CI is set; else skipped),
 # Python 3 and PyPI, nginx, HAProxy, Node and Python's h11, which are installed
 # likewise (else the tests that talk to them are skipped, or fail where CI is set).
 set -eu
@@ -85,6 +86,18 @@ scratch=${CARGO_TARGET_DIR:-$PWD/target}/tmp
 mkdir -p "$scratch"
 tests/it/clients/prepare.sh "$scratch/clients" ||
     echo 'The tests with these clients will skip.'
+
+if [ -n "${CI:-}" ] && cargo +nightly fuzz --version >/dev/null 2>&1; then
+    step 'Fuzz targets, 5 s each'
+    # What is found on the way is kept apart from the seeds.
+    for target in $(cargo +nightly fuzz list); do
+        mkdir -p "$scratch/fuzz/$target"
+        cargo +nightly fuzz run "$target" "$scratch/fuzz/$target" "fuzz/corpus/$target" -- \
+            -max_total_time=5 -verbosity=0
+    done
+else
+    step 'Fuzz targets: skipped (where CI is set: cargo install --locked cargo-fuzz, and a nightly toolchain)'
+fi
 
 if cargo nextest --version >/dev/null 2>&1; then
     step 'Examples in the documentation'
