@@ -27,4 +27,9 @@ if seen == (#ARGV[1] > 0 and ARGV[1]) then
   end
   return 1
 end
+-- A write that changes nothing. A server that has become a replica refuses it, and is not read (S-7).
+local refused = redis.pcall('ZREM', KEYS[2], '')
+if type(refused) == 'table' and refused.err and refused.err:find('READONLY', 1, true) then
+  return refused
+end
 return held and { held, redis.call('PTTL', KEYS[1]) }
