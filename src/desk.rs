@@ -8,7 +8,7 @@
 
 mod claim;
 mod limits;
-mod owners;
+mod presence;
 mod trouble;
 
 #[cfg(test)]
@@ -22,11 +22,10 @@ use std::{
     time::Duration,
 };
 
-use dashmap::DashMap;
 use tokio::time::{sleep, sleep_until, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::owners::Owners;
+use self::presence::{Place, Presence};
 pub use self::{
     claim::{Claim, Settled},
     limits::{Budget, Gauge, Held, Permit},
@@ -47,10 +46,13 @@ pub struct Desk<S> {
     lease: Duration,
     /// Guarded exchanges under way.
     in_flight: Arc<Gauge>,
-    /// Requests that wait for an owner, by record; an entry exists only while somebody waits.
-    waiters: DashMap<RecordId, u32>,
+    /// Requests that wait for an owner.
+    waiters: Presence,
     waiting: Arc<Gauge>,
-    owners: Owners,
+    /// A lease lapses, too, while the store cannot be told: it is away, or this process stood still. To others such a
+    /// record reads as unknown (contract: R-18). Here it is known that its owner is at work, or holds an outcome that waits
+    /// for the store: a retry waits for it, and nothing is run anew. So it is where a store lost the owner's record.
+    owners: Presence,
     /// Bytes of answers waiting for the store to come back.
     backlog: Arc<Budget>,
     /// Settlements and withdrawn claims that go on without their request.
@@ -190,9 +192,9 @@ impl<S: Store> Desk<S> {
             store,
             lease: limits.lease,
             in_flight: Arc::new(Gauge::new(limits.max_in_flight)),
-            waiters: DashMap::new(),
+            waiters: Presence::default(),
             waiting: Arc::new(Gauge::new(usize::MAX)),
-            owners: Owners::default(),
+            owners: Presence::default(),
             backlog: Arc::new(Budget::new(limits.settle_backlog)),
             background: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -241,7 +243,7 @@ impl<S: Store> Desk<S> {
         let Booking { id, policy, .. } = booking;
         let mut known: Option<Cell<Stored>> = None;
         let mut looked = false;
-        let mut waiter: Option<Waiter<'_, S>> = None;
+        let mut waiter: Option<Waiter> = None;
         // The store cannot say when to look again.
         let mut blind = false;
         loop {
@@ -381,21 +383,9 @@ impl<S: Store> Desk<S> {
         }
     }
 
-    fn wait(&self, id: &RecordId, policy: &Policy) -> Option<Waiter<'_, S>> {
-        let joined = {
-            let mut count = self.waiters.entry(*id).or_insert(0);
-            let joined = *count < policy.max_waiters;
-            *count += u32::from(joined);
-            joined
-        };
-        if !joined {
-            // `max_waiters = 0` must not leave an entry behind.
-            self.waiters.remove_if(id, |_, count| *count == 0);
-            return None;
-        }
+    fn wait(&self, id: &RecordId, policy: &Policy) -> Option<Waiter> {
         Some(Waiter {
-            desk: self,
-            id: *id,
+            _place: self.waiters.enter_below(policy.max_waiters, id)?,
             until: clock::now() + policy.wait_timeout,
             _permit: self.waiting.try_hold().expect("the gauge has no bound"),
         })
@@ -512,22 +502,10 @@ impl<S: Store> Drop for Asked<'_, S> {
 }
 
 /// A request that waits for an owner.
-struct Waiter<'a, S> {
-    desk: &'a Desk<S>,
-    id: RecordId,
+struct Waiter {
+    _place: Place,
     until: Instant,
     _permit: Permit,
-}
-
-impl<S> Drop for Waiter<'_, S> {
-    fn drop(&mut self) {
-        if let dashmap::Entry::Occupied(mut entry) = self.desk.waiters.entry(self.id) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
-    }
 }
 
 impl Counters {

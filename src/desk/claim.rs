@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{Booking, Counters, Desk, Keep, Permit, draw_version, owners::Owner};
+use super::{Booking, Counters, Desk, Keep, Permit, draw_version, presence::Place};
 use crate::{
     clock::{self, Instant},
     rule::{Expect, Fingerprint, Record, RecordId, RouteName, Stored, Version},
@@ -32,7 +32,7 @@ pub struct Claim {
     pub(super) renewed: Instant,
     pub(super) _permit: Permit,
     /// `None` once nothing is to be sent by this claim any more.
-    owner: Option<Owner>,
+    owner: Option<Place>,
 }
 
 /// What became of a settlement.
@@ -60,7 +60,7 @@ impl Settled {
 }
 
 impl Claim {
-    pub(super) fn new(booking: &Booking<'_>, version: Version, lease: Duration, held: (Permit, Owner)) -> Self {
+    pub(super) fn new(booking: &Booking<'_>, version: Version, lease: Duration, held: (Permit, Place)) -> Self {
         let now = clock::now();
         let (permit, owner) = held;
         Self {
