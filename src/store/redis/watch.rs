@@ -82,17 +82,17 @@ impl Watches {
                 }
                 _polling = watched.poller.lock() => {
                     loop {
-                        told.mark_unchanged();
+                        watched.looks();
                         // A record that could not be looked at may have changed: whoever waits asks the store itself.
                         let seen = look().await.unwrap_or(Seen::Changed);
-                        let written_meanwhile = told.has_changed().unwrap_or(true);
-                        watched.seen.send_replace(seen);
-                        if seen != same || written_meanwhile {
+                        if !watched.saw(seen) || seen != same {
                             return;
                         }
                         let waited = clock::now().saturating_duration_since(watched.since);
                         let pause = (waited / PART).clamp(PAUSE, PAUSE_MOST);
-                        told.mark_unchanged();
+                        if *told.borrow_and_update() != same {
+                            return;
+                        }
                         if let Ok(Ok(())) = tokio::time::timeout(pause, told.changed()).await {
                             return;
                         }
@@ -108,6 +108,28 @@ impl Watches {
         };
         let watched = Arc::clone(&self.watched.entry(*id).or_insert_with(new));
         Waiter { watches: self, id: *id, watched: Some(watched) }
+    }
+}
+
+impl Watched {
+    /// From here on it is told apart what this process writes during the look.
+    fn looks(&self) {
+        self.seen.send_if_modified(|before| {
+            *before = Seen::Nothing;
+            false
+        });
+    }
+
+    /// Tells all what a look saw; `false` if this process wrote meanwhile, of which all have been told. What was seen may
+    /// then be older than the write, and who waits for a change of the newer version must not take it for one.
+    fn saw(&self, seen: Seen) -> bool {
+        self.seen.send_if_modified(|before| {
+            let written = *before == Seen::Changed;
+            if !written {
+                *before = seen;
+            }
+            !written
+        })
     }
 }
 
@@ -184,6 +206,26 @@ mod tests {
         let stays = timeout(Duration::from_secs(10), wait(&watches, &looks, 30));
         let (left, stayed) = tokio::join!(leaves, stays);
         assert!(left.is_err() && stayed.is_ok());
+    }
+
+    /// A look that began before a write of this process may end after it.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_writes_successor_is_not_woken_by_an_older_look() {
+        const SECOND: Version = Version([2; 16]);
+        let watches = Watches::default();
+        let slow = |version| async move {
+            sleep(Duration::from_millis(5)).await;
+            Some(Seen::Version { version, lapsed: false })
+        };
+        let first = watches.changed(&ID, FIRST, || slow(FIRST));
+        let second = async {
+            sleep(Duration::from_millis(2)).await;
+            watches.wrote(&ID);
+            let wait = watches.changed(&ID, SECOND, || slow(SECOND));
+            timeout(Duration::from_secs(1), wait).await
+        };
+        let ((), second) = tokio::join!(first, second);
+        assert!(second.is_err(), "nothing changed after the write");
     }
 
     async fn futures_join<F: Future>(all: Vec<F>) -> Vec<F::Output> {
