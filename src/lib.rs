@@ -26,7 +26,7 @@
 //! | [`config`] | TOML text in, a [`config::Config`] that cannot be wrong out, or every error at once |
 //! | [`telemetry`] | metrics, access lines, events |
 //! | [`cli`] | the commands; [`cli::run`] puts the process together and takes it apart |
-//! | [`body`], [`clock`], [`crypto`] | leaves: request bodies, the only place that asks what time it is, what TLS is made of |
+//! | [`body`], [`clock`], [`crypto`], [`tcp`] | leaves: request bodies, the only place that asks what time it is, what TLS is made of, what every connection is asked for |
 //!
 //! Dependencies point one way: `cli → proxy → desk → {store, upstream} → rule`, with `server` below `proxy`; `rule`
 //! imports none of the others, and leaves import next to nothing. `tests/architecture.rs` enforces it.
@@ -64,5 +64,6 @@ pub mod proxy;
 pub mod rule;
 pub mod server;
 pub mod store;
+pub mod tcp;
 pub mod telemetry;
 pub mod upstream;

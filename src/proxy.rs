@@ -11,6 +11,8 @@ mod observe;
 mod pass;
 mod refusal;
 pub mod routes;
+mod trouble;
+mod tunnel;
 mod visit;
 
 use std::{collections::HashMap, sync::Arc};
@@ -208,7 +210,11 @@ impl<S: Store> Handler for Proxy<S> {
         interim: Option<Interim>,
     ) -> Response<ResponseBody> {
         let live = self.shared.live.load_full();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        if head.version == Version::HTTP_2 {
+            // Before anything is read of them: a caller is the same in either protocol.
+            headers::join_cookies(&mut head.headers);
+        }
         let host = authority(&head);
         let route = live.routes.find(host, head.uri.path(), &head.method).cloned();
         let mut visit = self.open(&live, route.as_deref(), &head, &connection);

@@ -31,6 +31,9 @@ pub trait Store: Send + Sync + 'static {
     /// Whether records may be gone although nobody wrote: a server that was flushed, or came back without its data.
     const MAY_LOSE: bool;
 
+    /// The answers it hands out are its own, within its own bound of memory; else each is a copy.
+    const LENDS: bool;
+
     /// What is known of a key.
     ///
     /// # Errors

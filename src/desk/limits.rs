@@ -126,6 +126,13 @@ impl Held {
         self.bytes += if grown.is_ok() { bytes } else { 0 };
         grown.is_ok()
     }
+
+    /// Gives back what is beyond `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        let beyond = self.bytes.saturating_sub(bytes);
+        self.bytes -= beyond;
+        self.budget.held.fetch_sub(beyond, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Held {

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -95,6 +96,35 @@ impl Payload {
 
     pub(crate) fn stream(rest: UpstreamBody) -> Self {
         Self::Stream { prefix: Vec::new().into_iter(), rest: Rest::Body(rest) }
+    }
+
+    /// What of it is in memory counts in `max_buffered` until the client has taken it.
+    pub(crate) fn counted(self, mut held: Held) -> Self {
+        match self {
+            Self::Whole(None) => self,
+            Self::Whole(Some(bytes)) => {
+                held.shrink_to(bytes.len() as u64);
+                Self::Whole(Some(Bytes::from_owner(Counted { bytes, _held: Arc::new(held) })))
+            }
+            Self::Stream { prefix, rest } => {
+                held.shrink_to(prefix.as_slice().iter().map(|part| part.len() as u64).sum());
+                let held = Arc::new(held);
+                let count = |bytes| Bytes::from_owner(Counted { bytes, _held: Arc::clone(&held) });
+                Self::Stream { prefix: prefix.map(count).collect::<Vec<_>>().into_iter(), rest }
+            }
+        }
+    }
+}
+
+/// Bytes that count for as long as anybody has them: a transport keeps them longer than the body that they come from.
+struct Counted {
+    bytes: Bytes,
+    _held: Arc<Held>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -17,12 +17,12 @@ use super::{
     finish,
     headers::{self, IDEMPOTENCY_STATUS, IDEMPOTENT_REPLAYED},
     refusal::Refusal,
-    refused,
+    refused, trouble,
     visit::Account,
 };
 use crate::{
     body::RequestBody,
-    clock::{self, Instant, Sparing},
+    clock::{self, Instant},
     config::settled::Route,
     desk::{Claim, Held, Keep, Settled},
     rule::{
@@ -141,7 +141,7 @@ impl<S: Store> Proxy<S> {
         let fetching = async {
             tokio::select! {
                 biased;
-                fetched = timeout(policy.outcome_timeout, fetch(upstream, request, plan, policy, &mut held)) => {
+                fetched = timeout(policy.outcome_timeout, fetch(upstream, request, plan, &route, &mut held)) => {
                     fetched.unwrap_or(Fetched::Lost(Loss::TimedOut))
                 }
                 () = desk.drain_ended() => Fetched::Lost(Loss::Drained),
@@ -198,6 +198,9 @@ impl<S: Store> Proxy<S> {
                 Outcome::Unguarded
             }
         };
+        // An answer that the store keeps and lends counts there.
+        let lent = S::LENDS && matches!(outcome, Outcome::Executed { .. });
+        let answer = if lent { answer } else { answer.counted(held) };
         answer.reply(&route, id, outcome)
     }
 }
@@ -207,20 +210,22 @@ async fn fetch(
     upstream: &Upstream,
     request: Request<RequestBody>,
     plan: Plan,
-    policy: &Policy,
+    route: &Route,
     held: &mut Held,
 ) -> Fetched {
+    let policy = &route.policy;
     let response = match upstream.send(request, plan).await {
         Ok(response) => response,
         Err(SendError::NeverSent(unsent)) => return Fetched::NeverSent(unsent),
         Err(SendError::Lost(error)) => {
-            tracing::debug!(%error, "an exchange was lost");
+            trouble::failed(route, &error);
             return Fetched::Lost(Loss::Broken);
         }
     };
     let (mut head, mut rest) = response.into_parts();
     // Nobody asked for an upgrade: whatever speaks on that connection now, it is no answer.
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        tracing::warn!(route = %route.name, "the upstream switched protocols unasked");
         return Fetched::Lost(Loss::Broken);
     }
     headers::one_content_length(&mut head.headers);
@@ -246,7 +251,7 @@ async fn fetch(
                 return Fetched::Whole { head, body, trailers };
             }
             Err(error) => {
-                tracing::debug!(%error, "an answer broke off");
+                trouble::failed(route, &error);
                 return Fetched::Lost(Loss::Broken);
             }
         }
@@ -338,6 +343,17 @@ fn unknown_reason(record: Option<&Record<Stored>>) -> Option<rule::UnknownReason
 }
 
 impl Told {
+    /// What there is of an answer counts in `max_buffered` until the client has taken it.
+    fn counted(self, held: Held) -> Self {
+        match self {
+            Self::Answer(answer) => {
+                let (head, payload) = *answer;
+                Self::Answer(Box::new((head, payload.counted(held))))
+            }
+            Self::NeverSent(_) | Self::Lost(_) => self,
+        }
+    }
+
     fn reply(self, route: &Route, id: RecordId, outcome: Outcome) -> Reply {
         let mut reply = match self {
             Self::Answer(answer) => {
@@ -374,19 +390,10 @@ impl Told {
 
 /// The refusal of a request that was proven not to have been sent.
 pub(super) fn unreachable(unsent: &Unsent) -> Refusal {
-    tell_unreachable(unsent);
+    trouble::unreachable(unsent);
     Refusal::new(if unsent.is_connect_timeout() {
         Problem::UpstreamConnectTimeout
     } else {
         Problem::UpstreamUnreachable
     })
-}
-
-/// Says why an upstream cannot be reached, once a second at most: a wrong CA file and a dead host look alike to clients.
-fn tell_unreachable(unsent: &Unsent) {
-    static SAID: Sparing = Sparing::new();
-    if let Some(untold) = SAID.turn() {
-        let cause = std::error::Error::source(unsent).map(ToString::to_string).unwrap_or_default();
-        tracing::warn!(why = %unsent, cause, untold, "the upstream could not be reached; nothing was sent");
-    }
 }

@@ -181,13 +181,23 @@ impl<S: Store> Proxy<S> {
                 self.exchange(errand, Right::Claimed(claim), visit).await
             }
             Ok(Boarding::Replay(replay)) => {
+                let mut held = body.held;
+                held.shrink_to(0);
+                let copied = !S::LENDS && policy.on_duplicate == OnDuplicate::Replay;
+                if copied && !held.grow(replay.stored.body_bytes() as u64) {
+                    return refuse(Problem::Overloaded);
+                }
                 let how = match policy.on_duplicate {
                     OnDuplicate::Reject => Prevented::Rejected,
                     OnDuplicate::Replay | OnDuplicate::Ack if replay.waited => Prevented::Waited,
                     OnDuplicate::Replay | OnDuplicate::Ack => Prevented::Replayed,
                 };
                 prevented(how);
-                answer_again(policy, &visitor, id, replay, content.is_some())
+                let mut reply = answer_again(policy, &visitor, id, replay, content.is_some());
+                if copied {
+                    reply.response = reply.response.map(|payload| payload.counted(held));
+                }
+                reply
             }
             Ok(Boarding::InFlight { running }) => {
                 prevented(Prevented::Rejected);

@@ -13,8 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::{io::copy_bidirectional, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     Payload, Proxy, Reply, Visit, Visitor,
@@ -22,7 +21,7 @@ use super::{
     guarded::broken_body,
     headers::{self, IDEMPOTENCY_STATUS},
     refusal::Refusal,
-    refused,
+    refused, trouble, tunnel,
 };
 use crate::{
     body::{BodyError, RequestBody},
@@ -83,11 +82,11 @@ impl<S: Store> Proxy<S> {
                 // What nobody asked for is no answer (RFC 9110 s7.8): nobody would know what is spoken from here on.
                 if !switched || protocol.is_some() {
                     if switched {
-                        tunnel(downstream, hyper::upgrade::on(&mut response));
+                        tunnel::open(downstream, hyper::upgrade::on(&mut response), live.config.server.idle_timeout);
                     }
                     return passed(response.map(Payload::stream), protocol, unguarded);
                 }
-                tracing::debug!(route = %route.name, "the upstream switched protocols unasked");
+                tracing::warn!(route = %route.name, "the upstream switched protocols unasked");
                 Refusal::new(Problem::UpstreamFailed)
             }
             Some(Err(error)) => match (watch.failure.get(), error) {
@@ -95,7 +94,7 @@ impl<S: Store> Proxy<S> {
                 (Some(refusal), _) => refusal.clone(),
                 (None, SendError::NeverSent(unsent)) => unreachable(&unsent).passed(),
                 (None, SendError::Lost(error)) => {
-                    tracing::debug!(%error, route = %route.name, "the upstream failed");
+                    trouble::failed(&route, &error);
                     Refusal::new(Problem::UpstreamFailed)
                 }
             },
@@ -160,9 +159,6 @@ pub(super) fn request_for(visitor: Visitor, body: RequestBody) -> Request<Reques
         fields.insert(header::HOST, host);
     }
     headers::add_via(&mut fields, received);
-    if received == Version::HTTP_2 {
-        headers::join_cookies(&mut fields);
-    }
     extensions.clear();
     let mut request = Request::new(body);
     *request.method_mut() = method;
@@ -202,16 +198,6 @@ fn last_hop(visitor: &mut Visitor) -> Option<Reply> {
         *response.status_mut() = StatusCode::NO_CONTENT;
     }
     Some(Reply { response, outcome: Outcome::Passed, why: None })
-}
-
-/// Carries bytes both ways once both sides have switched protocols.
-fn tunnel(downstream: Option<OnUpgrade>, upstream: OnUpgrade) {
-    let Some(downstream) = downstream else { return };
-    tokio::spawn(async move {
-        let (Ok(downstream), Ok(upstream)) = tokio::join!(downstream, upstream) else { return };
-        // Either side's end ends the tunnel; there is nobody left to tell of an error.
-        _ = copy_bidirectional(&mut TokioIo::new(downstream), &mut TokioIo::new(upstream)).await;
-    });
 }
 
 /// A request body on its way, watched: bytes, end, and the client's failures.

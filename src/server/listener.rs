@@ -8,7 +8,7 @@ use super::{
     stream::Stream,
     unix_socket::{self, SocketFile},
 };
-use crate::config::settled::Address;
+use crate::{config::settled::Address, tcp};
 
 /// Connections that the kernel completes and queues before we accept them; `net.core.somaxconn` bounds it too.
 const BACKLOG: i32 = 4096;
@@ -86,6 +86,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    tcp::keep_alive(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -238,6 +238,7 @@ impl Drop for Hanging<'_> {
 
 impl<S: Store> Store for FaultyStore<S> {
     const MAY_LOSE: bool = S::MAY_LOSE;
+    const LENDS: bool = S::LENDS;
 
     async fn load(&self, id: &RecordId) -> Result<Option<Cell<Stored>>, StoreError> {
         let (inner, id) = (Arc::clone(&self.inner), *id);

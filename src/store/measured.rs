@@ -118,6 +118,7 @@ impl<S: Store, O: Observe> Measured<S, O> {
 
 impl<S: Store, O: Observe> Store for Measured<S, O> {
     const MAY_LOSE: bool = S::MAY_LOSE;
+    const LENDS: bool = S::LENDS;
 
     async fn load(&self, id: &RecordId) -> Result<Option<Cell<Stored>>, StoreError> {
         self.timed(Operation::Load, self.inner.load(id)).await

@@ -205,6 +205,7 @@ impl Slot {
 
 impl Store for MemoryStore {
     const MAY_LOSE: bool = false;
+    const LENDS: bool = true;
 
     async fn load(&self, id: &RecordId) -> Result<Option<Cell<Stored>>, StoreError> {
         let shard = self.slot(short(id)).lock();

@@ -262,6 +262,7 @@ impl Peeked {
 
 impl Store for RedisStore {
     const MAY_LOSE: bool = true;
+    const LENDS: bool = false;
 
     async fn load(&self, id: &RecordId) -> Result<Option<Cell<Stored>>, StoreError> {
         Ok(self.look(id).await?.map(|details| details.cell))

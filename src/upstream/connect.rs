@@ -16,7 +16,10 @@ use super::{
     tls::Tls,
     wire::Wire,
 };
-use crate::config::settled::{Upstream, UpstreamTarget};
+use crate::{
+    config::settled::{Upstream, UpstreamTarget},
+    tcp,
+};
 
 /// How long one address may take before the next is tried beside it (RFC 8305 s5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
@@ -60,6 +63,7 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, Unsent> {
     }
     .map_err(Unsent::Connect)?;
     stream.set_nodelay(true).map_err(Unsent::Connect)?;
+    tcp::keep_alive(&stream).map_err(Unsent::Connect)?;
     Ok(stream)
 }
 

@@ -2,6 +2,7 @@
 
 mod client;
 mod history;
+mod http2;
 mod proxy;
 mod upstream;
 mod wire;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 pub(crate) use self::{
     client::{Connection, Post, Reply},
     history::History,
+    http2::http2,
     proxy::{Config, Proxy, binary},
     upstream::{Script, Upstream},
 };

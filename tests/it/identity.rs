@@ -166,3 +166,24 @@ async fn keys_and_scopes_are_in_no_log_no_metric_and_no_record() {
         assert!(!text.contains("secret-"), "{text}");
     }
 }
+
+// contract: R-5
+// contract: P-3
+#[tokio::test]
+async fn a_cookie_is_the_same_caller_however_http2_splits_it() {
+    let upstream = Upstream::start().await;
+    let policy = "scope = [\"header:cookie\"]\nfingerprint = [\"method\", \"path\", \"header:cookie\", \"body\"]";
+    let proxy = Proxy::start(Config::new(&upstream).policy(policy)).await;
+    let http1 = proxy.request("POST", "/v1/charges").host("api.example").key("k").field("Cookie", "a=1; sid=7");
+    let first = http1.body("amount=100").send().await;
+    first.was(200, "executed");
+    let mut client = http2(proxy.address(), 1 << 16).await;
+    for crumbs in [&["a=1", "sid=7"][..], &["a=1; sid=7"]] {
+        let post = proxy.request("POST", "/v1/charges").host("api.example").key("k").body("amount=100");
+        let post = crumbs.iter().fold(post, |post, crumb| post.field("Cookie", crumb));
+        let answer = soon(client.send_request(post.http2())).await.unwrap();
+        let status = answer.headers()["idempotency-status"].to_str().unwrap();
+        assert!(status.starts_with("replayed"), "{crumbs:?}: {status}");
+    }
+    assert_eq!(upstream.executions(), 1);
+}

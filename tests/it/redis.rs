@@ -6,7 +6,7 @@ mod values;
 use std::time::{Duration, Instant};
 
 use crate::{
-    harness::{Config, Proxy, Script, Upstream, eventually, pass, soon},
+    harness::{Config, Proxy, Script, Upstream, eventually, http2, pass, soon},
     servers::{Options, Single, is_installed},
 };
 
@@ -239,3 +239,22 @@ const QUICK: &str = "timeout = \"250ms\"";
 
 /// What a fault may take to be noticed and to be over.
 const WITHIN: Duration = Duration::from_secs(5);
+
+// contract: section 4
+#[tokio::test(flavor = "multi_thread")]
+async fn replays_that_nobody_takes_are_held_within_max_buffered() {
+    let shared = shared!();
+    shared.upstream.program(|_| Script::answer(200).body("x".repeat(400 << 10)));
+    let proxy = Proxy::start(shared.config().server("max_buffered = \"1MiB\"")).await;
+    charge(&proxy, "k").send().await.was(200, "executed");
+    let mut client = http2(proxy.address(), 1).await;
+    let mut answers = Vec::new();
+    for _ in 0..4 {
+        answers.push(soon(client.send_request(charge(&proxy, "k").http2())).await.unwrap());
+    }
+    let statuses: Vec<_> = answers.iter().map(|answer| answer.status().as_u16()).collect();
+    assert_eq!(statuses, [200, 200, 503, 503], "two of 400 KiB fit 1 MiB");
+    drop((answers, client));
+    eventually("their room is back", || async { charge(&proxy, "k").send().await.status == 200 }).await;
+    assert_eq!(shared.upstream.executions(), 1);
+}

@@ -104,6 +104,7 @@ pub(crate) struct Heedful<S>(FaultyStore<S>);
 
 impl<S: Store> Store for Heedful<S> {
     const MAY_LOSE: bool = S::MAY_LOSE;
+    const LENDS: bool = S::LENDS;
 
     async fn load(&self, id: &RecordId) -> Result<Option<Cell<Stored>>, StoreError> {
         loop {

@@ -198,11 +198,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 #[derive(Debug, Clone)]
 pub(crate) struct Post {
     address: SocketAddr,
-    method: String,
-    target: String,
-    host: String,
-    fields: Vec<(String, String)>,
-    body: Option<Vec<u8>>,
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) host: String,
+    pub(super) fields: Vec<(String, String)>,
+    pub(super) body: Option<Vec<u8>>,
 }
 
 impl Post {
