@@ -14,6 +14,7 @@ mod connection;
 mod deadline;
 mod exchange;
 pub mod forwarded;
+mod frames;
 pub mod guard;
 mod http1;
 mod http2;

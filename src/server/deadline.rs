@@ -30,6 +30,9 @@ const LINGER_HURRIED: Duration = Duration::from_millis(250);
 /// or it has left, which looks the same until we write, and its request is given up then.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
 
+/// How long a client with nothing under way has, while we drain, to say that it heard of it (HTTP/2's GOAWAY and PING).
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// How long an old connection may stay idle. Closed at once, it would cut off the requests that are on their way to it:
 /// those of a busy client often are. They are answered, and told that the connection ends.
 const OLD_IDLE: Duration = Duration::from_secs(1);
@@ -71,8 +74,8 @@ pub(super) struct Pulse {
     gone: AtomicBool,
     /// A read waits for the exchange's end, of which the transport knows nothing.
     withheld: AtomicBool,
-    /// Everything is to end soon.
-    hurried: AtomicBool,
+    /// Since when everything is to end soon.
+    hurried: Stamp,
     /// An answer that ends with its connection has broken off.
     answer_cut: AtomicBool,
     /// Which request, counted from 0, is refused, and why. None after it is looked at.
@@ -115,7 +118,7 @@ impl Pulse {
             old: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             withheld: AtomicBool::new(false),
-            hurried: AtomicBool::new(false),
+            hurried: Stamp::default(),
             answer_cut: AtomicBool::new(false),
             refused: OnceLock::new(),
         };
@@ -133,6 +136,11 @@ impl Pulse {
         if !self.head.is_set() {
             self.head.set(self.start, clock::now());
         }
+    }
+
+    /// Nothing of a head that began to arrive is missing.
+    pub(super) fn head_over(&self) {
+        self.head.clear();
     }
 
     /// `count` heads arrived whole.
@@ -244,7 +252,7 @@ impl Pulse {
 
     /// Everything is to end soon: nobody is waited for longer than need be.
     pub(super) fn hurry(&self) {
-        self.hurried.store(true, Relaxed);
+        self.hurried.set(self.start, clock::now());
     }
 
     /// Tells whether the latest request's body has yet to arrive whole.
@@ -312,7 +320,7 @@ impl Pulse {
     pub(super) fn due(&self, limits: &Limits) -> Option<(Instant, Wait)> {
         let after =
             |stamp: &Stamp, patience: Duration, wait: Wait| stamp.get(self.start).map(|at| (at + patience, wait));
-        let silence = if self.hurried.load(Relaxed) { LINGER_HURRIED } else { LINGER_SILENCE };
+        let silence = if self.hurried.is_set() { LINGER_HURRIED } else { LINGER_SILENCE };
         let silence = after(&self.lingering_in_silence, silence, Wait::Linger);
         if let Some(due) = silence
             .into_iter()
@@ -332,9 +340,15 @@ impl Pulse {
             return stalled.into_iter().chain(left).min_by_key(|(at, _)| *at);
         }
         let idle = if self.is_old() { limits.idle_timeout.min(OLD_IDLE) } else { limits.idle_timeout };
-        stalled
-            .or_else(|| after(&self.head, limits.header_timeout, Wait::Head))
-            .or_else(|| after(&self.idle, idle, Wait::Idle))
+        if stalled.is_some() {
+            return stalled;
+        }
+        let next = after(&self.head, limits.header_timeout, Wait::Head).or_else(|| after(&self.idle, idle, Wait::Idle));
+        let farewell = self.hurried.get(self.start).map(|hurried| {
+            let idle = self.idle.get(self.start).unwrap_or(self.start);
+            (idle.max(hurried) + FAREWELL, Wait::Idle)
+        });
+        next.into_iter().chain(farewell).min_by_key(|(at, _)| *at)
     }
 }
 

@@ -160,3 +160,20 @@ async fn kill_in_mid_exchange_leaves_one_execution_and_a_clean_start() {
     let proxy = Proxy::before(&upstream).await;
     proxy.charge("k").send().await.was(200, "executed");
 }
+
+// contract: R-23
+#[tokio::test]
+async fn an_idle_http2_client_that_answers_no_ping_is_not_waited_for() {
+    let upstream = Upstream::start().await;
+    let mut proxy = Proxy::start(Config::new(&upstream).server("drain_timeout = \"60s\"")).await;
+    let mut frozen = proxy.connect().await;
+    frozen.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    eventually("it is greeted", || async {
+        proxy.metrics().await.sum("oncegate_connections", &[("side", "downstream")]) == 1.0
+    })
+    .await;
+    pass(200).await;
+    proxy.signal("TERM").await;
+    assert_eq!(soon(proxy.exit()).await, Some(0), "{}", proxy.said());
+    drop(frozen);
+}

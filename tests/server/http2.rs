@@ -151,3 +151,32 @@ fn a_preface_in_the_middle_of_http1_is_refused() {
     sleep(Duration::from_millis(1));
     assert_eq!(server.handled(), 1);
 }
+
+#[test]
+fn a_head_that_stops_between_or_within_its_frames_is_closed_counted_and_logged_like_one_of_http1() {
+    let server = Server::with(Limits { header_timeout: Duration::from_millis(300), ..limits() });
+    // HEADERS without END_HEADERS, whole; the same, cut; the beginning of a frame's header.
+    for head in [&[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82][..], &[0, 0, 9, 1, 4, 0, 0, 0, 1, 0x82], &[0, 0, 9]] {
+        let before = server.refused();
+        let mut client = server.client();
+        client.send(PREFACE).send(SETTINGS).send([0, 0, 0, 4, 1, 0, 0, 0, 0]);
+        sleep(Duration::from_millis(100));
+        client.send(head);
+        let _said = client.read_to_end();
+        eventually("its refusal", || server.refused() == before + 1);
+    }
+    assert_eq!(server.handled(), 0);
+}
+
+#[tokio::test]
+async fn a_head_beyond_max_head_is_refused_with_a_reason() {
+    let server = Server::with(Limits { max_head: 8192, ..limits() });
+    let mut client = connect(&server).await;
+    let mut request = post("/", "");
+    request.headers_mut().insert("x", "y".repeat(9000).parse().unwrap());
+    let answer = client.send_request(request).await.unwrap();
+    assert_eq!(said(answer).await, (431, "head-too-large".to_owned()));
+    let answer = client.send_request(post(&format!("/{}", "y".repeat(9000)), "")).await.unwrap();
+    assert_eq!(said(answer).await, (414, "target-too-long".to_owned()));
+    assert_eq!((server.handled(), server.refused()), (0, 2));
+}
