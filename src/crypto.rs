@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use rustls::{crypto::CryptoProvider, server::ProducesTickets};
+use rustls::{crypto::CryptoProvider, server::ProducesTickets, sign::CertifiedKey};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 #[cfg(all(feature = "aws-lc-rs", not(feature = "ring")))]
 use rustls::crypto::aws_lc_rs as chosen;
@@ -17,6 +18,15 @@ compile_error!("TLS needs cryptography: build with the feature \"aws-lc-rs\" (th
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(chosen::default_provider())
+}
+
+/// Whether a private key is that of the first certificate of a chain.
+///
+/// # Errors
+///
+/// It is another's, or one of them cannot be used.
+pub fn fit(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<(), rustls::Error> {
+    CertifiedKey::from_der(chain, key, &provider()).map(drop)
 }
 
 /// Makes tickets for the sessions of one server configuration, with keys of its own.

@@ -136,6 +136,8 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let listen = |server: &Server| server.listen.clone();
     [
         (listen(&old.server) != listen(&new.server), "[server] listen"),
+        // A listener speaks TLS or it does not; which certificate it shows may change.
+        (old.server.tls.is_some() != new.server.tls.is_some(), "[server] tls"),
         (old.admin != new.admin, "[admin]"),
         (old.store != new.store, "[store]"),
     ]

@@ -13,6 +13,7 @@ use super::{
     secrets::{self, SecretsError},
     section::Span,
 };
+use crate::crypto;
 
 /// What a file is named for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,13 +37,15 @@ pub(crate) struct Named {
     pub(crate) purpose: Purpose,
     pub(crate) key: &'static str,
     pub(crate) span: Span,
+    /// Of a private key: the certificate that it must fit.
+    pub(crate) certificate: Option<PathBuf>,
 }
 
 impl Named {
     /// Looks into the file; `None` when all is well.
     pub(crate) fn check(&self, source: &Arc<Source>) -> Option<Diagnostic> {
         let (wrong, help) = self.look()?;
-        let Self { path, purpose, key, span } = self;
+        let Self { path, purpose, key, span, certificate: _ } = self;
         let shown = path.display();
         let help = match purpose {
             Purpose::Token if !path.exists() => make(path),
@@ -87,13 +90,37 @@ impl Named {
                     ("holds no certificate in PEM".to_owned(), "it must have a block -----BEGIN CERTIFICATE-----")
                 })
             }
-            Purpose::PrivateKey => PrivateKeyDer::from_pem_slice(&bytes).is_err().then(|| {
-                (
+            Purpose::PrivateKey => match PrivateKeyDer::from_pem_slice(&bytes) {
+                Ok(key) => self.misfit(key),
+                Err(_) => Some((
                     "holds no private key in PEM".to_owned(),
                     "it must have a block -----BEGIN PRIVATE KEY-----, not encrypted",
-                )
-            }),
+                )),
+            },
         }
+    }
+}
+
+impl Named {
+    /// What is wrong with a private key beside its certificate, when both are there.
+    fn misfit(&self, key: PrivateKeyDer<'static>) -> Option<(String, &'static str)> {
+        let certificate = self.certificate.as_ref()?;
+        let chain = CertificateDer::pem_slice_iter(&fs::read(certificate).ok()?).collect::<Result<Vec<_>, _>>().ok()?;
+        if chain.is_empty() {
+            return None;
+        }
+        let wrong = crypto::fit(chain, key).err()?;
+        Some(if matches!(wrong, rustls::Error::InconsistentKeys(_)) {
+            (
+                format!("is not the key of the certificate in {}", certificate.display()),
+                "name the key that the certificate was made for; while both are being replaced, replace both before the reload",
+            )
+        } else {
+            (
+                format!("cannot be used with the certificate in {}: {wrong}", certificate.display()),
+                "name a certificate chain and its private key; RSA (2048 bits or more), ECDSA P-256 or P-384, Ed25519",
+            )
+        })
     }
 }
 

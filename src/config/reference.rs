@@ -6,7 +6,7 @@ use crate::rule::policy::{
 };
 
 use super::{
-    settled::{HostHeader, LogFormat},
+    settled::{ClientCertificate, HostHeader, LogFormat},
     value,
     words::{Kind as StoreKind, words},
 };
@@ -197,7 +197,8 @@ static REFERENCE: &[KeyDoc] = keys! {
     ServerTls {
         "cert": Kind::File, None, "\"tls.crt\"", "The certificate chain, PEM. Relative paths begin at the configuration file.";
         "key": Kind::File, None, "\"tls.key\"", "The private key, PEM.";
-        "client_ca": Kind::File, None, "\"ca.crt\"", "The authority of client certificates, PEM. With it every client needs a certificate.";
+        "client_ca": Kind::File, None, "\"ca.crt\"", "The authority of client certificates, PEM. With it every client needs a certificate, but for `client_certificate = \"optional\"`.";
+        "client_certificate": Kind::Choice(words::<ClientCertificate>), Some("\"required\""), "\"optional\"", "With `client_ca`: whether a client may come without a certificate. One that is shown must be the authority's either way.";
     }
     Admin {
         "listen": Kind::Text, Some("\"127.0.0.1:9464\""), "\"unix:/run/oncegate-admin.sock\"", "Where health and metrics are served, open to whoever connects. Never the data port. A change needs a restart.";

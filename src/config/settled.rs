@@ -71,6 +71,18 @@ pub struct ServerTls {
     pub key: PathBuf,
     /// Authority of client certificates, PEM.
     pub client_ca: Option<PathBuf>,
+    /// With an authority: whether a client may come without a certificate.
+    pub client_certificate: ClientCertificate,
+}
+
+/// `server.tls.client_certificate`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// Every client needs one.
+    #[default]
+    Required,
+    /// One that is shown must be the authority's; a client may show none.
+    Optional,
 }
 
 /// A place to listen.

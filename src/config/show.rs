@@ -64,7 +64,10 @@ fn show_server(server: &Server) -> Value {
         "max_connection_age": max_connection_age.map_or_else(|| "off".to_owned(), show_duration),
         "drain_timeout": show_duration(*drain_timeout),
         "accept_identity_change": accept_identity_change,
-        "tls": tls.as_ref().map(|tls| json!({"cert": tls.cert, "key": tls.key, "client_ca": tls.client_ca})),
+        "tls": tls.as_ref().map(|tls| {
+            let certificate = tls.client_ca.as_ref().map(|_| tls.client_certificate.word());
+            json!({"cert": tls.cert, "key": tls.key, "client_ca": tls.client_ca, "client_certificate": certificate})
+        }),
         "trusted_proxies": trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "proxy_protocol": proxy_protocol,
     })

@@ -130,7 +130,7 @@ impl FileNames<'_> {
     fn read(&mut self, section: &Section<'_, '_>, key: &'static str, purpose: Purpose) -> Option<PathBuf> {
         let Spot { value, span } = section.read(key, value::file)?;
         let path = self.base.join(value);
-        self.named.push(Named { path: path.clone(), purpose, key, span });
+        self.named.push(Named { path: path.clone(), purpose, key, span, certificate: None });
         Some(path)
     }
 
@@ -141,7 +141,12 @@ impl FileNames<'_> {
         let (given, missing) = match (section.get("cert").is_some(), section.get("key").is_some()) {
             (true, false) => ("cert", "key"),
             (false, true) => ("key", "cert"),
-            (true, true) | (false, false) => return cert.zip(key),
+            (true, true) | (false, false) => {
+                if let (Some(_), Some(named)) = (&key, self.named.last_mut()) {
+                    named.certificate.clone_from(&cert);
+                }
+                return cert.zip(key);
+            }
         };
         let message = format!("`{given}` without `{missing}` in {}", section.title);
         section.reader.error(
@@ -186,7 +191,14 @@ pub(crate) fn server(section: &Section<'_, '_>, files: &mut FileNames<'_>) -> Se
         }
         let pair = files.read_pair(&tls);
         let client_ca = files.read(&tls, "client_ca", Purpose::Certificates);
-        server.tls = pair.map(|(cert, key)| ServerTls { cert, key, client_ca });
+        let client_certificate = tls.choice("client_certificate").map_or_else(Default::default, |spot| {
+            if client_ca.is_none() && tls.get("client_ca").is_none() {
+                let help = "name the authority of the clients' certificates: client_ca = \"ca.crt\"";
+                section.reader.error(&spot.span, "`client_certificate` without `client_ca`", "", help);
+            }
+            spot.value
+        });
+        server.tls = pair.map(|(cert, key)| ServerTls { cert, key, client_ca, client_certificate });
     }
     server
 }

@@ -4,7 +4,7 @@ use crate::rule::policy::{
     AuthorityMatch, ErrorFormat, KeyFormat, Mode, OnBodyTooLarge, OnDuplicate, OnInFlight, OnStoreDown, OnUnknown,
 };
 
-use super::settled::{HostHeader, LogFormat};
+use super::settled::{ClientCertificate, HostHeader, LogFormat};
 
 /// A type whose values are words of the configuration.
 pub(crate) trait Words: Copy + PartialEq + 'static {
@@ -48,6 +48,7 @@ words! {
     OnBodyTooLarge { "reject" => Self::Reject, "pass" => Self::Pass }
     ErrorFormat { "problem" => Self::Problem, "stripe" => Self::Stripe }
     HostHeader { "preserve" => Self::Preserve, "upstream" => Self::Upstream }
+    ClientCertificate { "required" => Self::Required, "optional" => Self::Optional }
     LogFormat { "text" => Self::Text, "json" => Self::Json }
     Kind { "memory" => Self::Memory, "redis" => Self::Redis }
     tracing::Level {

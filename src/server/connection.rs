@@ -156,12 +156,25 @@ pub(super) async fn serve<H: Handler>(
         let why = TurnedAway::MaxConnectionsPerAddress;
         return turn_away(stream, why, tls.is_some(), &permit.connections, &handler);
     }
+    let (peer, over_tls) = (stream.ends.peer, tls.is_some());
     let opening = timeout_at(due, open(stream, tls));
     // Until its protocol is known, nothing was asked of us: a drain need not wait for it, nor a late client be told.
     let (mut stream, sniffed) = match stop.run_until_cancelled(opening).await {
         Some(Ok(Ok(opened))) => opened,
-        Some(Ok(Err(error))) => return ended_early(&error),
-        Some(Err(_late)) => return,
+        Some(Ok(Err(error))) => {
+            if over_tls && !has_left(&error) {
+                let why = TurnedAway::TlsHandshake;
+                permit.connections.note(why, peer, &format_args!("{}: {error}", why.detail()), &handler);
+            }
+            return ended_early(&error);
+        }
+        Some(Err(_late)) => {
+            if over_tls {
+                let why = TurnedAway::TlsHandshake;
+                permit.connections.note(why, peer, &format_args!("{}: it is late", why.detail()), &handler);
+            }
+            return;
+        }
         None => return,
     };
     let http2 = matches!(sniffed, Sniffed::Http2(_));
@@ -214,6 +227,12 @@ async fn open(mut stream: Stream, tls: Option<Arc<Tls>>) -> io::Result<(Stream, 
     let stream = tls.handshake(stream).await?;
     let agreed = if tls::speaks_http2(&stream) { Sniffed::Http2(Vec::new()) } else { Sniffed::Http1(Vec::new()) };
     Ok((Stream::tls(stream), agreed))
+}
+
+/// Whether a handshake failed for no other reason than that its client went: many a health check does no more.
+fn has_left(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
 fn ended_early(error: &(dyn std::error::Error + 'static)) {

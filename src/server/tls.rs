@@ -20,7 +20,10 @@ use rustls_pki_types::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::stream::Stream;
-use crate::{config::settled, crypto};
+use crate::{
+    config::settled::{self, ClientCertificate},
+    crypto,
+};
 
 /// The protocol name of HTTP/2 (RFC 9113 s3.1).
 const H2: &[u8] = b"h2";
@@ -89,13 +92,25 @@ pub enum TlsError {
     Ticketer(#[source] rustls::Error),
 }
 
+/// Files that were read, and fit together.
+#[derive(Debug)]
+pub struct Fitting(Arc<ServerConfig>);
+
 impl Tls {
     /// Reads the files and checks that they fit together. Blocks for the reading.
     ///
     /// # Errors
     /// Which file is wrong, and how.
     pub fn load(files: &settled::ServerTls) -> Result<Self, TlsError> {
-        Ok(Self { current: ArcSwap::new(Arc::new(server_config(files)?)) })
+        Self::look(files).map(|Fitting(config)| Self { current: ArcSwap::new(config) })
+    }
+
+    /// Reads the files, for [`Tls::change`]. Blocks for the reading.
+    ///
+    /// # Errors
+    /// Which file is wrong, and how.
+    pub fn look(files: &settled::ServerTls) -> Result<Fitting, TlsError> {
+        server_config(files).map(Arc::new).map(Fitting)
     }
 
     /// Reads the files anew; later handshakes use what they hold. Blocks for the reading.
@@ -103,8 +118,12 @@ impl Tls {
     /// # Errors
     /// Which file is wrong, and how: then all stays as it was.
     pub fn reload(&self, files: &settled::ServerTls) -> Result<(), TlsError> {
-        self.current.store(Arc::new(server_config(files)?));
-        Ok(())
+        Self::look(files).map(|fitting| self.change(fitting))
+    }
+
+    /// Later handshakes use what these files held.
+    pub fn change(&self, Fitting(config): Fitting) {
+        self.current.store(config);
     }
 
     /// # Errors
@@ -156,7 +175,7 @@ fn hexadecimal(prefix: &str, bytes: &[u8]) -> String {
 }
 
 fn server_config(files: &settled::ServerTls) -> Result<ServerConfig, TlsError> {
-    let settled::ServerTls { cert, key, client_ca } = files;
+    let settled::ServerTls { cert, key, client_ca, client_certificate } = files;
     let chain = certificates(cert)?;
     let private_key = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|source| TlsError::Pem {
         path: key.clone(),
@@ -168,7 +187,7 @@ fn server_config(files: &settled::ServerTls) -> Result<ServerConfig, TlsError> {
         .with_protocol_versions(&[&TLS13, &TLS12])
         .expect("the provider has cipher suites for both versions");
     let builder = match client_ca {
-        Some(path) => builder.with_client_cert_verifier(client_verifier(path, &provider)?),
+        Some(path) => builder.with_client_cert_verifier(client_verifier(path, *client_certificate, &provider)?),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(chain, private_key).map_err(|source| TlsError::Pair {
@@ -186,15 +205,19 @@ fn server_config(files: &settled::ServerTls) -> Result<ServerConfig, TlsError> {
 
 fn client_verifier(
     path: &Path,
+    certificate: ClientCertificate,
     provider: &Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|source| TlsError::Authority { path: path.to_owned(), source })?;
     }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-        .build()
-        .map_err(|source| TlsError::Verifier { path: path.to_owned(), source })
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let builder = match certificate {
+        ClientCertificate::Required => builder,
+        ClientCertificate::Optional => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|source| TlsError::Verifier { path: path.to_owned(), source })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -33,6 +33,8 @@ reasons! {
         "503 and close; within TLS, close";
     /// It had to begin with a PROXY header, and did not, or not in time.
     ProxyHeader = "proxy-header" "it has no PROXY header" "close";
+    /// Its TLS handshake failed, or took longer than `header_timeout`; not when the client just left.
+    TlsHandshake = "tls-handshake" "its TLS handshake failed" "a TLS alert, and close";
 }
 
 impl TurnedAway {

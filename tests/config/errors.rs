@@ -180,6 +180,9 @@ cases! {
     the_admin_on_the_data_port: table("[server]\nlisten = \"0.0.0.0:9464\"\n[admin]\nlisten = \"127.0.0.1:9464\"");
     a_proxy_protocol_of_nobody: table("[server]\nproxy_protocol = true");
     a_network_that_is_none: table("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]");
+    optional_certificates_of_no_authority: table(
+        "[server]\ntls = { cert = \"a\", key = \"b\", client_certificate = \"optional\" }"
+    );
     tls_without_a_certificate: table("[server]\ntls = { client_ca = \"ca.crt\" }");
 
     two_places_for_redis: table("[store]\nkind = \"redis\"\n[store.redis]\nurl = \"redis://a\"\ncluster = [\"redis://b\"]");

@@ -28,6 +28,9 @@ fn with(doc: &KeyDoc, value: &str) -> String {
         Table::ServerTls if *key == "client_ca" => {
             format!("[server]\ntls = {{ cert = \"a\", key = \"b\", {line} }}\n{BASE}")
         }
+        Table::ServerTls if *key == "client_certificate" => {
+            format!("[server]\ntls = {{ cert = \"a\", key = \"b\", client_ca = \"c\", {line} }}\n{BASE}")
+        }
         Table::ServerTls => {
             format!("[server]\ntls = {{ cert = \"a\", key = \"b\" }}\n{BASE}").replace(&line_of(key), &line)
         }

@@ -11,14 +11,14 @@ use tokio_rustls::TlsConnector;
 use super::harness::*;
 
 /// An authority for both sides, with its files and a server's in a directory.
-struct Authority {
+pub(crate) struct Authority {
     directory: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -26,11 +26,17 @@ impl Authority {
         let directory = tempfile::tempdir().unwrap();
         let this = Self { issuer: Issuer::new(params, key), certificate: certificate.der().clone(), directory };
         std::fs::write(this.path("ca.crt"), certificate.pem()).unwrap();
+        let key = this.issue();
+        std::fs::write(this.path("tls.key"), key).unwrap();
+        this
+    }
+
+    /// Writes a new certificate for the server; its key.
+    fn issue(&self) -> String {
         let server = named(&[SanType::DnsName("localhost".try_into().unwrap())], "server");
         let key = KeyPair::generate().unwrap();
-        std::fs::write(this.path("tls.crt"), server.signed_by(&key, &this.issuer).unwrap().pem()).unwrap();
-        std::fs::write(this.path("tls.key"), key.serialize_pem()).unwrap();
-        this
+        std::fs::write(self.path("tls.crt"), server.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
+        key.serialize_pem()
     }
 
     fn path(&self, file: &str) -> String {
@@ -38,7 +44,7 @@ impl Authority {
     }
 
     /// `[server]` lines for TLS with client certificates.
-    fn lines(&self) -> String {
+    pub(crate) fn lines(&self) -> String {
         let [cert, key, ca] = ["tls.crt", "tls.key", "ca.crt"].map(|file| self.path(file));
         format!("tls = {{ cert = \"{cert}\", key = \"{key}\", client_ca = \"{ca}\" }}")
     }
@@ -142,4 +148,52 @@ async fn with_an_authority_for_clients_nobody_comes_without_a_certificate_of_it(
     forged = trusting.with_client_cert_resolver(Arc::clone(&forged.client_auth_cert_resolver));
     soon(charge(&proxy, &Arc::new(forged))).await.unwrap_err();
     assert_eq!(upstream.executions(), 0);
+}
+
+#[tokio::test]
+async fn where_certificates_are_optional_a_caller_without_one_is_one_without_a_scope() {
+    let authority = Authority::new();
+    let upstream = Upstream::start().await;
+    let lines = authority.lines().replace(" }", ", client_certificate = \"optional\" }");
+    let proxy = Proxy::start(Config::new(&upstream).server(&lines).policy("scope = [\"tls:subject\"]")).await;
+    let with = |name| authority.caller(Some(named(&[], name)));
+    let (a, nobody) =
+        (soon(charge(&proxy, &with("a"))).await.unwrap(), soon(charge(&proxy, &authority.caller(None))).await);
+    assert_eq!((&*a.0, &*a.1), ("200", "executed"));
+    let nobody = nobody.unwrap();
+    assert_eq!((&*nobody.0, &*nobody.1), ("200", "executed"), "without a certificate it is nobody's");
+    assert_ne!(nobody.2, a.2);
+    let stranger = Authority::new();
+    let mut forged = (*authority.caller(None)).clone();
+    forged.client_auth_cert_resolver = Arc::clone(&stranger.caller(Some(named(&[], "a"))).client_auth_cert_resolver);
+    soon(charge(&proxy, &Arc::new(forged))).await.unwrap_err();
+    assert_eq!(upstream.executions(), 2);
+    proxy.says(&["WARN", "turned away", "TLS handshake failed"]).await;
+    let refused = proxy.metrics().await.sum("oncegate_refused_total", &[("reason", "tls-handshake")]);
+    assert!(refused >= 1.0, "{refused}");
+}
+
+#[tokio::test]
+async fn a_certificate_without_its_key_changes_nothing_and_is_taken_up_when_the_key_comes() {
+    let authority = Authority::new();
+    let upstream = Upstream::start().await;
+    let config = Config::new(&upstream).server(&authority.lines()).policy("scope = [\"tls:subject\"]");
+    let proxy = Proxy::start(config.clone()).await;
+    let caller = authority.caller(Some(named(&[], "a")));
+    let reloads = |result| {
+        let proxy = &proxy;
+        async move { proxy.metrics().await.sum("oncegate_config_reloads_total", &[("result", result)]) }
+    };
+    let key = authority.issue();
+    proxy.reload(&config.clone().policy("key_required = true"), "failed").await;
+    proxy.says(&["error:", "is not the key of the certificate"]).await;
+    soon(charge(&proxy, &caller)).await.unwrap();
+    assert_eq!(reloads("ok").await, 0.0, "neither the policy nor the certificate");
+    std::fs::write(authority.path("tls.key"), key).unwrap();
+    eventually("both are taken up", || async { reloads("ok").await >= 1.0 }).await;
+    soon(charge(&proxy, &caller)).await.unwrap();
+    let before = reloads("ok").await;
+    let key = authority.issue();
+    std::fs::write(authority.path("tls.key"), key).unwrap();
+    eventually("a renewed certificate is counted", || async { reloads("ok").await > before }).await;
 }

@@ -1,6 +1,6 @@
 //! New configuration under way: under load, broken, refused.
 
-use super::harness::*;
+use super::{certificates::Authority, harness::*};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -121,6 +121,7 @@ async fn what_needs_a_restart_is_refused_whole() {
         config.clone().admin("listen = \"127.0.0.1:1\""),
         config.clone().store("lease = \"20s\""),
         config.clone().memory("max_bytes = \"1GiB\""),
+        config.clone().server(&Authority::new().lines()),
     ] {
         // A change that would be fine by itself must not slip in with it.
         proxy.reload(&change.policy("key_required = true"), "refused").await;

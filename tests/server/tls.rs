@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use oncegate::{
-    config::settled::ServerTls,
+    config::settled::{ClientCertificate, ServerTls},
     server::{Tls, TlsError},
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
@@ -49,7 +49,15 @@ impl Authority {
         let (der, pem, key) = self.sign(vec![SanType::DnsName("localhost".try_into().unwrap())]);
         std::fs::write(self.path("tls.crt"), pem).unwrap();
         std::fs::write(self.path("tls.key"), key.serialize_pem()).unwrap();
-        (der, ServerTls { cert: self.path("tls.crt"), key: self.path("tls.key"), client_ca: None })
+        (
+            der,
+            ServerTls {
+                cert: self.path("tls.crt"),
+                key: self.path("tls.key"),
+                client_ca: None,
+                client_certificate: ClientCertificate::Required,
+            },
+        )
     }
 
     pub(crate) fn client(&self, protocols: &[&str], names: Option<Vec<SanType>>) -> ClientConfig {
