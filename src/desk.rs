@@ -307,19 +307,28 @@ impl<S: Store> Desk<S> {
                     let changed = async {
                         match seen {
                             Some(version) => self.store.changed(id, version).await,
-                            None => sleep(LOOK_AGAIN).await,
+                            None => {
+                                sleep(LOOK_AGAIN).await;
+                                None
+                            }
                         }
                     };
-                    tokio::select! {
+                    let look = tokio::select! {
                         biased;
-                        () = changed => {}
+                        look = changed => look,
                         () = self.draining.cancelled() => return Ok(Boarding::Draining),
                         () = sleep_until(waiter.until) => {
                             return Ok(Boarding::InFlight { running: running + (clock::now() - joined) });
                         }
-                    }
-                    match self.load(id).await {
+                    };
+                    let look = match look {
+                        Some(look) => look,
+                        None => self.store.load(id).await,
+                    };
+                    match look {
                         Ok(cell) => (known, blind) = (cell, false),
+                        // S-6: nobody can read it, and waiting makes it no better.
+                        Err(error @ StoreError::Damaged(_)) => return Err(BoardError::Unavailable(error)),
                         // The owner's answer may still come, and the store with it.
                         Err(error) => {
                             tracing::debug!(record = %id.short(), %error, "a waiter could not look");

@@ -62,13 +62,13 @@ pub trait Store: Send + Sync + 'static {
         next: Option<Write>,
     ) -> impl Future<Output = Result<Swap, StoreError>> + Send;
 
-    /// Returns when the cell may differ from `seen`, read otherwise because its lease lapsed, or be gone. Spurious
-    /// returns are permissible.
+    /// Returns when the cell may differ from `seen`, read otherwise because its lease lapsed, or be gone; with what
+    /// stands there, where the store has just looked. Spurious returns are permissible.
     ///
     /// # Cancel safety
     ///
     /// A dropped future leaves nothing behind.
-    fn changed(&self, id: &RecordId, seen: Version) -> impl Future<Output = ()> + Send;
+    fn changed(&self, id: &RecordId, seen: Version) -> impl Future<Output = Option<Look>> + Send;
 
     /// Counts one more replay of a record, for the operator's eyes. May be lost; never waits.
     fn replayed(&self, id: &RecordId);
@@ -100,6 +100,9 @@ pub trait Store: Send + Sync + 'static {
     /// Figures for the metrics, cheap enough for every scrape.
     fn figures(&self) -> Figures;
 }
+
+/// What a look at a record finds.
+pub type Look = Result<Option<Cell<Stored>>, StoreError>;
 
 /// What a swap writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +139,7 @@ pub enum Swap {
 }
 
 /// Why a store could not do what it was asked. The difference between the variants is the product.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// There is no room for a new record. Nothing was written.
     #[error("the store is full")]

@@ -12,6 +12,8 @@
 mod against_model;
 #[path = "store/cases.rs"]
 mod cases;
+#[path = "store/cluster_away.rs"]
+mod cluster_away;
 #[path = "store/events.rs"]
 mod events;
 #[path = "store/faulty.rs"]

@@ -315,7 +315,7 @@ fn read_redis(section: &Section<'_, '_>, files: &mut FileNames<'_>) -> Redis {
             redis.servers = RedisServers::Sentinel { master: master.value, nodes: some_nodes(&sentinel, nodes) };
         }
     }
-    set!(redis.prefix, section.read("prefix", value::any));
+    set!(redis.prefix, section.read("prefix", prefix));
     set!(redis.timeout, section.read("timeout", value::timeout));
     set!(redis.settle_backlog, section.read("settle_backlog", value::size));
     redis.username = section.read("username", value::line).map(|name| name.value);
@@ -326,6 +326,17 @@ fn read_redis(section: &Section<'_, '_>, files: &mut FileNames<'_>) -> Redis {
         redis.replicas = u32::try_from(replicas.value).unwrap_or(u32::MAX);
     }
     redis
+}
+
+/// Braces tell a Cluster which keys belong together: those of a record, by braces of our own.
+fn prefix(text: &str) -> Result<String, Wrong> {
+    if text.contains(['{', '}']) {
+        return value::wrong(
+            "braces in a prefix",
+            "leave them out: Oncegate spreads the records over a Cluster by its own",
+        );
+    }
+    Ok(text.to_owned())
 }
 
 fn some_nodes(section: &Section<'_, '_>, nodes: Spot<Vec<Spot<String>>>) -> Vec<String> {

@@ -247,9 +247,20 @@ pub(crate) fn line(text: &str) -> Result<String, Wrong> {
     })
 }
 
-/// Any text.
-pub(crate) fn any(text: &str) -> Result<String, Wrong> {
-    Ok(text.to_owned())
+/// The most that a route's name may have, bytes: it stands in every record and every series.
+const ROUTE_NAME_MOST: usize = 128;
+
+/// A route's name.
+pub(crate) fn route_name(text: &str) -> Result<String, Wrong> {
+    let name = line(text)?;
+    if name.len() > ROUTE_NAME_MOST {
+        let message = format!("a name of {} bytes", name.len());
+        return wrong(
+            message,
+            format!("say it in {ROUTE_NAME_MOST} bytes at most; id = \"…\" keeps the records of the old name"),
+        );
+    }
+    Ok(name)
 }
 
 /// A file's path.

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Details, Event, Figures, Filter, Page, Store, StoreError, Swap, Write};
+use super::{Details, Event, Figures, Filter, Look, Page, Store, StoreError, Swap, Write};
 use crate::rule::{Cell, Expect, Record, RecordId, Stored, Version, record::ShortId};
 
 /// What goes wrong with one step.
@@ -257,8 +257,8 @@ impl<S: Store> Store for FaultyStore<S> {
         self.step(step, async move { inner.swap(&id, expect, version, next).await }).await
     }
 
-    async fn changed(&self, id: &RecordId, seen: Version) {
-        self.inner.changed(id, seen).await;
+    async fn changed(&self, id: &RecordId, seen: Version) -> Option<Look> {
+        self.inner.changed(id, seen).await
     }
 
     fn replayed(&self, id: &RecordId) {

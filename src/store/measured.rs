@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Details, Event, Figures, Filter, Page, Store, StoreError, Swap, Write};
+use super::{Details, Event, Figures, Filter, Look, Page, Store, StoreError, Swap, Write};
 use crate::{
     clock,
     rule::{Cell, Expect, Record, RecordId, Stored, Version, record::ShortId},
@@ -135,8 +135,8 @@ impl<S: Store, O: Observe> Store for Measured<S, O> {
         self.timed(operation, self.inner.swap(id, expect, version, next)).await
     }
 
-    async fn changed(&self, id: &RecordId, seen: Version) {
-        self.inner.changed(id, seen).await;
+    async fn changed(&self, id: &RecordId, seen: Version) -> Option<Look> {
+        self.inner.changed(id, seen).await
     }
 
     fn replayed(&self, id: &RecordId) {

@@ -37,7 +37,7 @@ use self::{
     room::NoRoom,
     shard::{Counts, Shard, short},
 };
-use super::{Details, Event, Figures, Filter, Page, Store, StoreError, Swap, Write};
+use super::{Details, Event, Figures, Filter, Look, Page, Store, StoreError, Swap, Write};
 use crate::{
     clock::{self, Instant},
     rule::{Cell, Expect, RecordId, Stored, Version, record::ShortId},
@@ -236,8 +236,8 @@ impl Store for MemoryStore {
         }
     }
 
-    async fn changed(&self, id: &RecordId, seen: Version) {
-        let Some((waiting, woken)) = self.wait(id, seen) else { return };
+    async fn changed(&self, id: &RecordId, seen: Version) -> Option<Look> {
+        let (waiting, woken) = self.wait(id, seen)?;
         match waiting.until {
             Some(until) => tokio::select! {
                 () = woken => {}
@@ -245,6 +245,7 @@ impl Store for MemoryStore {
             },
             None => woken.await,
         }
+        None
     }
 
     fn replayed(&self, id: &RecordId) {

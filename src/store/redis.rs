@@ -40,9 +40,9 @@ use self::{
     script::{ALWAYS, CLAIM, Found, NO_VERSION, Step},
     servers::Servers,
     trouble::Trouble,
-    watch::{Seen, Watches},
+    watch::{Glance, Watches},
 };
-use super::{Details, Event, Figures, Filter, Page, Store, StoreError, Swap, Write};
+use super::{Details, Event, Figures, Filter, Look, Page, Store, StoreError, Swap, Write};
 use crate::{
     clock::{self, Instant},
     config::{secrets::Secrets, settled},
@@ -156,14 +156,31 @@ impl RedisStore {
     }
 
     async fn step(&self, step: &Step<'_>, replicas: u32) -> Result<Found, StoreError> {
-        let (answer, acknowledged) = self.servers.step(step, replicas, self.deadline()).await?;
+        let (answer, acknowledged) = match self.servers.step(step, replicas, self.deadline()).await {
+            Ok(answered) => answered,
+            Err(trouble) => return Err(self.not_done(step, trouble)),
+        };
         match Found::read(answer) {
             // Its reply says that it wrote: only whether enough others have it is not known (contract: S-2, R-8).
             Some(Found::Done) if !acknowledged => {
+                self.servers.refused_write();
                 Err(StoreError::Unknown(format!("fewer than {replicas} replicas acknowledged")))
             }
             Some(found) => Ok(found),
             None => Err(StoreError::Unknown("the server answered something that is not the script's".to_owned())),
+        }
+    }
+
+    fn not_done(&self, step: &Step<'_>, trouble: Trouble) -> StoreError {
+        let refused = matches!(trouble, Trouble::Refused(_)) && !step.value.is_empty();
+        match StoreError::from(trouble) {
+            // A record is a string: what stands in its place was put there by somebody else.
+            StoreError::Damaged(_) => self.damaged(&RecordId(step.keys.id), Damaged::Foreign),
+            error @ StoreError::Refused(_) if refused => {
+                self.servers.refused_write();
+                error
+            }
+            error @ (StoreError::Full | StoreError::Refused(_) | StoreError::Unknown(_)) => error,
         }
     }
 
@@ -239,6 +256,10 @@ impl RedisStore {
                 let left = u64::try_from(*left).map_or(Duration::ZERO, Duration::from_millis);
                 Ok(Some(Peeked { summary: self.codec.peek(id, start), left }))
             }
+            // What is no string is no record; the others are read all the same.
+            [Value::ServerError(error), ..] if error.code() == "WRONGTYPE" => {
+                Ok(Some(Peeked { summary: Err(Damaged::Foreign), left: Duration::ZERO }))
+            }
             [Value::ServerError(error), ..] | [_, Value::ServerError(error)] => {
                 Err(StoreError::Refused(format!("{} {}", error.code(), error.details().unwrap_or_default())))
             }
@@ -311,15 +332,19 @@ impl Store for RedisStore {
         }
     }
 
-    async fn changed(&self, id: &RecordId, seen: Version) {
-        let look = || async {
-            let peeked = self.peek(std::slice::from_ref(id)).await.ok()?.pop()?;
-            let Some(peeked) = peeked else { return Some(Seen::Absent) };
-            let summary = peeked.summary.as_ref().ok()?;
-            let lapsed = summary.lease().is_some_and(|lease| peeked.age(summary) >= lease);
-            Some(Seen::Version { version: summary.version, lapsed })
+    async fn changed(&self, id: &RecordId, seen: Version) -> Option<Look> {
+        let glance = || async {
+            let Ok(mut peeked) = self.peek(std::slice::from_ref(id)).await else { return Glance::Nothing };
+            match peeked.pop().flatten() {
+                Some(Peeked { summary: Ok(summary), left }) => {
+                    let age = summary.keep.saturating_sub(left);
+                    let lapsed = summary.lease().is_some_and(|lease| age >= lease);
+                    if lapsed { Glance::Other } else { Glance::Version(summary.version) }
+                }
+                Some(Peeked { summary: Err(_), .. }) | None => Glance::Other,
+            }
         };
-        self.watches.changed(id, seen, look).await;
+        self.watches.changed(id, seen, glance, || self.load(id)).await
     }
 
     fn replayed(&self, id: &RecordId) {

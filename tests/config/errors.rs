@@ -185,6 +185,7 @@ cases! {
     );
     tls_without_a_certificate: table("[server]\ntls = { client_ca = \"ca.crt\" }");
 
+    a_prefix_with_braces: table("[store]\nkind = \"redis\"\n[store.redis]\nprefix = \"a{}b:\"");
     two_places_for_redis: table("[store]\nkind = \"redis\"\n[store.redis]\nurl = \"redis://a\"\ncluster = [\"redis://b\"]");
     a_redis_password_is_not_shown: table("[store]\nkind = \"redis\"\n[store.redis]\nurl = \"http://:hunter2@redis\"");
     a_sentinel_without_a_master: table("[store]\nkind = \"redis\"\n[store.redis]\nsentinel = { nodes = [\"redis://s1:26379\"] }");

@@ -287,7 +287,7 @@ pub(crate) async fn keys_that_begin_alike_are_two_keys(subject: impl Subject) {
 /// A task that waits for version 1 of key 1 to change, and has begun to.
 async fn waiter(subject: &impl Subject) -> JoinHandle<()> {
     let store = Arc::clone(subject.store());
-    let waiter = tokio::spawn(async move { store.changed(&id(1), version(1)).await });
+    let waiter = tokio::spawn(async move { _ = store.changed(&id(1), version(1)).await });
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }

@@ -69,6 +69,10 @@ impl OnRedis {
         change(&mut config);
         Self { servers: Arc::clone(servers), store: Arc::new(open(&config)), prefix }
     }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
 }
 
 /// A store of these settings, which looks for lapsed leases whenever it is looked after.

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, header};
 use oncegate::{
     rule::{Cell, Expect, Fingerprint, Policy, Record, RecordId, RouteName, Stored, UnknownReason, Version},
     store::{
-        Details, Event, Figures, Filter, Page, Store, StoreError, Swap, Write,
+        Details, Event, Figures, Filter, Look, Page, Store, StoreError, Swap, Write,
         faulty::{Fault, FaultyStore, Step},
         memory::{MemoryOptions, MemoryStore},
     },
@@ -139,8 +139,8 @@ impl<S: Store> Store for Heedful<S> {
         }
     }
 
-    async fn changed(&self, id: &RecordId, seen: Version) {
-        self.0.changed(id, seen).await;
+    async fn changed(&self, id: &RecordId, seen: Version) -> Option<Look> {
+        self.0.changed(id, seen).await
     }
 
     fn replayed(&self, id: &RecordId) {

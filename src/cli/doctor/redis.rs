@@ -25,8 +25,8 @@ const PROBE_MS: u64 = 10_000;
 const PROBE_TRIES: u8 = 100;
 const SUBJECT: &str = "redis";
 /// What the store needs to be allowed, as `docs/redis.md` has it.
-const COMMANDS: &str = "+eval +evalsha +script|load +get +set +getrange +setrange +del +pttl +pexpire +zadd +zrem \
-                        +zrange +scan +dbsize +info +wait +select +asking +cluster|slots";
+const COMMANDS: &str = "+eval +evalsha +script|load +get +set +getrange +setrange +del +exists +pttl +pexpire +zadd \
+                        +zrem +zrange +scan +dbsize +info +wait +select +asking +cluster|slots";
 
 /// Examines every server of `[store.redis]`.
 pub(super) async fn examine(store: &Store, redis: &Redis, report: &mut Report) {

@@ -50,7 +50,7 @@ pub(super) fn route<'r, 't>(section: Section<'r, 't>, defaults: &Layer, whole: &
     };
     required("name", "say how metrics and logs call it: name = \"create charge\"");
     required("path", "say which requests it is for: path = \"/v1/charges\", or \"/{*rest}\" for all");
-    let name = section.read("name", value::line);
+    let name = section.read("name", value::route_name);
     let id = section.read("id", value::line);
     let host = section.read("host", value::host);
     let path = section.read("path", value::path);

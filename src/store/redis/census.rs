@@ -11,7 +11,7 @@ use redis::{Value, cmd};
 use super::{
     Peeked, RedisStore,
     codec::{Summary, Written},
-    keys,
+    facts::Facts,
     script::{LEAVE, MARK, TURN, milliseconds},
     server::Server,
     trouble::Trouble,
@@ -30,6 +30,8 @@ const TURN_KEPT: Duration = Duration::from_secs(30);
 const FIGURES: Duration = Duration::from_secs(60);
 /// Buckets asked for at a time, and records.
 const BATCH: usize = 128;
+/// Buckets that are looked for at a time.
+const LOOKED_FOR: usize = 32;
 /// Records of a bucket read at a time.
 const PAGE: usize = 1000;
 /// So long before its end an unknown record is announced (contract: P-5).
@@ -49,8 +51,8 @@ pub(super) struct Census {
     name: u64,
     /// Unknown records seen in the last walk: their end is told with what was known of them.
     lost: HashMap<RecordId, Lost>,
-    /// Evicted keys when they were last looked at.
-    evicted: u64,
+    /// Keys that each server had evicted when it was last looked at.
+    evicted: HashMap<String, u64>,
     persistence_told: bool,
 }
 
@@ -92,7 +94,7 @@ impl Census {
     pub(super) fn new(every: Duration) -> Self {
         let name = getrandom::u64().expect("the system's random source answers");
         let (walked, examined) = (None, None);
-        Self { every, walked, examined, name, lost: HashMap::new(), evicted: 0, persistence_told: false }
+        Self { every, walked, examined, name, lost: HashMap::new(), evicted: HashMap::new(), persistence_told: false }
     }
 }
 
@@ -119,7 +121,9 @@ impl RedisStore {
     }
 
     async fn keep_count(&self, census: &mut Census, events: &mut Vec<Event>) -> Result<(), StoreError> {
-        self.write_replays().await?;
+        if let Err(error) = self.write_replays().await {
+            tracing::debug!(%error, "replays could not be counted yet");
+        }
         if !is_due(census.walked, census.every) {
             return Ok(());
         }
@@ -147,11 +151,23 @@ impl RedisStore {
         Ok(())
     }
 
+    /// Walks every server's indices, past those that cannot be walked: the records of the others have their leases too.
     async fn walk_all(&self, before: &HashMap<RecordId, Lost>, walk: &mut Walk) -> Result<(), StoreError> {
+        let (mut walked, mut failed) = (0, None);
         for server in self.servers.all() {
-            self.walk(&server, before, walk).await?;
+            match self.walk(&server, before, walk).await {
+                Ok(()) => walked += 1,
+                Err(error) => failed = Some((server, error)),
+            }
         }
-        Ok(())
+        match failed {
+            Some((server, error)) if walked > 0 => {
+                tracing::warn!(server = %server.address(), %error, "records of this server are missing from the counts");
+                Ok(())
+            }
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// How many keys are neither records that are not settled nor Oncegate's own: in a database of its own, the settled
@@ -160,8 +176,11 @@ impl RedisStore {
         let servers = self.servers.all();
         let mut keys = 0;
         for server in &servers {
-            if let Value::Int(count) = server.ask(&cmd("DBSIZE"), self.deadline()).await? {
-                keys += u64::try_from(count).unwrap_or(0);
+            match server.ask(&cmd("DBSIZE"), self.deadline()).await {
+                Ok(Value::Int(count)) => keys += u64::try_from(count).unwrap_or(0),
+                Err(trouble) if servers.len() == 1 => return Err(trouble),
+                // Those of a server that is away are not counted, as its records are not.
+                Ok(_) | Err(_) => {}
             }
         }
         // The servers' marks, whose turn it is, and the figures, if they were there already.
@@ -197,13 +216,21 @@ impl RedisStore {
     }
 
     fn tell_of_servers(&self, census: &mut Census) {
-        let facts: Vec<_> = self.servers.all().iter().filter_map(|server| server.facts()).collect();
-        let evicted = facts.iter().map(|facts| facts.evicted).sum();
-        if evicted > census.evicted && census.walked.is_some() {
-            let keys = evicted - census.evicted;
+        let servers = self.servers.all();
+        let facts: Vec<_> = servers.iter().filter_map(|server| Some((server.address(), server.facts()?))).collect();
+        // What a server had thrown away before it was first looked at is no news.
+        let before = |(address, facts): &(String, Arc<Facts>)| {
+            census
+                .evicted
+                .insert(address.clone(), facts.evicted)
+                .map_or(0, |before| facts.evicted.saturating_sub(before))
+        };
+        let keys: u64 = facts.iter().map(before).sum();
+        if keys > 0 {
             tracing::error!(keys, "Redis threw keys away for want of memory: if they were records, they may run again");
         }
-        census.evicted = evicted;
+        let facts: Vec<_> = facts.into_iter().map(|(_, facts)| facts).collect();
+        let evicted = facts.iter().map(|facts| facts.evicted).sum();
         if !census.persistence_told && facts.iter().any(|facts| !facts.appends) {
             census.persistence_told = true;
             tracing::warn!(
@@ -231,25 +258,29 @@ impl RedisStore {
 
     /// Whether it is this replica's turn to walk.
     async fn take_turn(&self, name: u64) -> Result<bool, Trouble> {
-        let server = self.servers.serving(keys::FIRST, self.deadline()).await?;
+        let bucket = self.servers.meeting();
+        let server = self.servers.serving(bucket, self.deadline()).await?;
         let mut take = TURN.command(true, 1);
-        take.arg(self.names.census()).arg(name).arg(milliseconds(TURN_KEPT));
+        take.arg(self.names.census(bucket)).arg(name).arg(milliseconds(TURN_KEPT));
         Ok(server.ask(&take, self.deadline()).await? == Value::Int(1))
     }
 
     async fn leave_tally(&self, tally: &Tally) -> Result<(), Trouble> {
         let Tally { in_flight, unknown, expiring, oldest_ms, completed } = tally;
         let text = format!("{in_flight} {unknown} {expiring} {oldest_ms} {completed}");
-        let server = self.servers.serving(keys::FIRST, self.deadline()).await?;
+        let bucket = self.servers.meeting();
+        let server = self.servers.serving(bucket, self.deadline()).await?;
         let mut leave = LEAVE.command(true, 1);
-        leave.arg(self.names.figures()).arg(text).arg(milliseconds(FIGURES));
+        leave.arg(self.names.figures(bucket)).arg(text).arg(milliseconds(FIGURES));
         server.ask(&leave, self.deadline()).await?;
         Ok(())
     }
 
     async fn read_tally(&self) -> Result<Option<Tally>, Trouble> {
-        let server = self.servers.serving(keys::FIRST, self.deadline()).await?;
-        let Value::BulkString(text) = server.ask(cmd("GET").arg(self.names.figures()), self.deadline()).await? else {
+        let bucket = self.servers.meeting();
+        let server = self.servers.serving(bucket, self.deadline()).await?;
+        let figures = self.names.figures(bucket);
+        let Value::BulkString(text) = server.ask(cmd("GET").arg(figures), self.deadline()).await? else {
             return Ok(None);
         };
         let text = String::from_utf8_lossy(&text);
@@ -268,7 +299,8 @@ impl RedisStore {
         before: &HashMap<RecordId, Lost>,
         walk: &mut Walk,
     ) -> Result<(), StoreError> {
-        for buckets in self.servers.buckets(server).chunks(BATCH) {
+        let buckets = self.filled(server, self.servers.buckets(server)).await?;
+        for buckets in buckets.chunks(BATCH) {
             let mut pages: Vec<(u16, usize)> = buckets.iter().map(|bucket| (*bucket, 0)).collect();
             while !pages.is_empty() {
                 let read = self.index_pages(server, &pages).await?;
@@ -285,6 +317,23 @@ impl RedisStore {
             }
         }
         Ok(())
+    }
+
+    /// Those of these buckets that may have an index. Most have none, and an idle server should be asked little; but in a
+    /// Cluster a question is about one slot.
+    async fn filled(&self, server: &Arc<Server>, buckets: Vec<u16>) -> Result<Vec<u16>, StoreError> {
+        if self.servers.is_cluster() {
+            return Ok(buckets);
+        }
+        let mut commands = redis::pipe();
+        for buckets in buckets.chunks(LOOKED_FOR) {
+            let keys: Vec<_> = buckets.iter().map(|bucket| self.names.open(*bucket)).collect();
+            commands.cmd("EXISTS").arg(keys);
+        }
+        let answers = server.ask_all(&commands, self.deadline()).await?;
+        // One that may not be asked so is asked for each of them.
+        let filled = buckets.chunks(LOOKED_FOR).zip(answers).filter(|(_, answer)| *answer != Value::Int(0));
+        Ok(filled.flat_map(|(buckets, _)| buckets).copied().collect())
     }
 
     /// A page of each of these buckets' indices, from the entry that is named.
@@ -375,9 +424,16 @@ impl RedisStore {
         let tell_lapse = reason == UnknownReason::Lapsed && entry.told < LAPSE_TOLD;
         let tell_end = left < DAY && summary.keep > DAY && entry.told < END_TOLD;
         if tell_lapse || tell_end {
-            let Some(details) = self.look(&id).await? else { return Ok(()) };
-            if details.cell.version != summary.version || State::of(&details.cell) != State::Unknown {
-                return Ok(());
+            match self.look(&id).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(details)) => {
+                    if details.cell.version != summary.version || State::of(&details.cell) != State::Unknown {
+                        return Ok(());
+                    }
+                }
+                // Its beginning can be read, which is all that is told of it; one bad value must not hide all others.
+                Err(StoreError::Damaged(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         let mut tell = async |told, event| {

@@ -25,13 +25,13 @@ pub(crate) use self::properties::hold;
 use super::seal::Seals;
 use crate::{
     config::secrets::Secrets,
-    rule::{Fingerprint, Record, RecordId, RouteName, Stored, UnknownReason, Version},
+    rule::{Cell, Fingerprint, Record, RecordId, RouteName, Stored, UnknownReason, Version},
     store::{State, Write},
 };
 
 /// Bytes of a value that hold its header, if its route's name is no longer than [`NAME_PEEKED`].
 pub(super) const PEEK: usize = VERSION + REPLAYS + 1 + FIXED + NAME_PEEKED + CHECK;
-/// Longer names make listings read the record whole.
+/// Longer names are refused in the configuration.
 const NAME_PEEKED: usize = 256;
 
 const FORMAT: u8 = 1;
@@ -89,6 +89,8 @@ pub(super) struct Summary {
     pub(super) keep: Duration,
     pub(super) route: RouteName,
     pub(super) written: Written,
+    /// Of the answer; 0 where there is none.
+    status: u16,
 }
 
 /// The state that was written.
@@ -106,6 +108,22 @@ impl Summary {
             Written::InFlight { lease } => Some(lease),
             Written::Completed | Written::Unknown { .. } => None,
         }
+    }
+
+    /// What is known of a record whose payload cannot be read: neither fingerprint nor answer.
+    pub(super) fn without_payload(self, left: Duration) -> Cell<Stored> {
+        let Self { version, keep, route, written, status } = self;
+        let fingerprint = Fingerprint([0; FINGERPRINT]);
+        let record = match written {
+            Written::InFlight { lease } => Record::InFlight { fingerprint, lease, running: Duration::ZERO },
+            Written::Completed => {
+                Record::Completed { fingerprint, response: Stored::not_kept(status, &http::HeaderMap::new()) }
+            }
+            Written::Unknown { reason } => {
+                Record::Unknown { fingerprint, reason, status: (status != 0).then_some(status) }
+            }
+        };
+        Cell { version, age: keep.saturating_sub(left), left, route, record }
     }
 
     /// The state that it reads as at this age (contract: R-18).
@@ -232,14 +250,14 @@ impl Codec {
 
     /// Reads a value's beginning.
     pub(super) fn peek(&self, id: &RecordId, start: &[u8]) -> Result<Summary, Damaged> {
-        let Header { state, keep, lease, reason: why, route, .. } = Header::read(id, start)?;
+        let Header { state, keep, lease, reason: why, route, status, .. } = Header::read(id, start)?;
         let written = match state {
             IN_FLIGHT => Written::InFlight { lease },
             COMPLETED => Written::Completed,
             UNKNOWN => Written::Unknown { reason: reason(why)? },
             _ => return Err(Damaged::Foreign),
         };
-        Ok(Summary { version: version_of(start), keep, route, written })
+        Ok(Summary { version: version_of(start), keep, route, written, status })
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a connection to a Redis server is made.
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, path::PathBuf, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion,
@@ -19,6 +19,8 @@ const QUEUE: usize = 1024;
 pub(super) struct Dialer {
     username: Option<String>,
     password: Option<String>,
+    /// Where the password was read, and is read again: it may have changed when a new connection is made.
+    password_file: Option<PathBuf>,
     tls: Option<TlsCertificates>,
 }
 
@@ -31,6 +33,7 @@ impl Dialer {
         Ok(Self {
             username: config.username.clone(),
             password: password.map(|text| text.trim_end().to_owned()),
+            password_file: config.password_file.clone(),
             tls: root_cert.map(|root_cert| TlsCertificates { client_tls: None, root_cert: Some(root_cert) }),
         })
     }
@@ -56,8 +59,20 @@ impl Dialer {
         Ok(info.set_redis_settings(settings))
     }
 
+    /// The same place, with what the password's file says now, if it was the file's.
+    fn with_password_of_today(&self, place: &ConnectionInfo) -> ConnectionInfo {
+        let settings = place.redis_settings();
+        let is_files = self.password.is_some() && settings.password() == self.password.as_deref();
+        let read = || fs::read_to_string(self.password_file.as_ref()?).ok();
+        match read().filter(|_| is_files) {
+            Some(password) => place.clone().set_redis_settings(settings.clone().set_password(password.trim_end())),
+            None => place.clone(),
+        }
+    }
+
     /// A connection, whose driver runs on the calling task's runtime. It has no time-outs of its own.
     pub(super) async fn dial(&self, place: &ConnectionInfo) -> RedisResult<MultiplexedConnection> {
+        let place = &self.with_password_of_today(place);
         let client = match &self.tls {
             Some(tls) if matches!(place.addr(), ConnectionAddr::TcpTls { .. }) => {
                 Client::build_with_tls(place.clone(), tls.clone())?

@@ -10,7 +10,7 @@ use redis::cluster_routing::Slot;
 
 use crate::rule::{RecordId, record::ShortId};
 
-/// The bucket of what the replicas tell each other.
+/// The first bucket.
 pub(super) const FIRST: u16 = 0;
 /// Buckets that the records are spread over.
 pub(super) const BUCKETS: u16 = 1024;
@@ -58,14 +58,14 @@ impl Names {
         format!("{}{{{bucket:03x}}}mark", self.prefix)
     }
 
-    /// Who looks for lapsed leases at present.
-    pub(super) fn census(&self) -> String {
-        format!("{}{{000}}census", self.prefix)
+    /// Who looks for lapsed leases at present, as the replicas tell each other in this bucket.
+    pub(super) fn census(&self, bucket: u16) -> String {
+        format!("{}{{{bucket:03x}}}census", self.prefix)
     }
 
     /// What the one who looked found.
-    pub(super) fn figures(&self) -> String {
-        format!("{}{{000}}figures", self.prefix)
+    pub(super) fn figures(&self, bucket: u16) -> String {
+        format!("{}{{{bucket:03x}}}figures", self.prefix)
     }
 
     /// The pattern that all records' keys match, and the indices' too.

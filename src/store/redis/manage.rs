@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use redis::{Value, cmd};
 
 use super::{
-    RedisStore,
+    Peeked, RedisStore,
     codec::Summary,
     keys::{self, BUCKETS},
     script::DISCARD,
@@ -161,10 +161,17 @@ impl RedisStore {
         Ok(fitting)
     }
 
-    /// A record, or none where it is gone or damaged: one bad value must not hide all others.
+    /// A record, as far as it can be read: one bad value must not hide all others, nor itself from those who are to mend
+    /// it. What is not even one in its beginning is none.
     async fn look_leniently(&self, id: &RecordId) -> Result<Option<Details>, StoreError> {
         match self.look(id).await {
-            Err(StoreError::Damaged(_)) => Ok(None),
+            Err(StoreError::Damaged(_)) => {
+                let peeked = self.peek(std::slice::from_ref(id)).await?.pop().flatten();
+                Ok(peeked.and_then(|Peeked { summary, left }| {
+                    let cell = summary.ok()?.without_payload(left);
+                    Some(Details { cell, replays: self.replays.pending(id) })
+                }))
+            }
             looked => looked,
         }
     }

@@ -24,7 +24,7 @@ use super::{
     facts::Facts,
     marks::Marks,
     script::{ALWAYS, CLAIM},
-    trouble::{Trouble, told},
+    trouble::{Remedy, Trouble, told},
 };
 use crate::clock::{self, Instant};
 
@@ -217,7 +217,11 @@ impl Server {
     /// Asks whether the server is there, and still has its data.
     pub(super) async fn ping(self: &Arc<Self>, deadline: Instant) -> Result<(), Trouble> {
         let Some(mark) = self.mark.load_full() else { return Ok(()) };
-        let answer = self.ask(cmd("GET").arg(&*mark), deadline).await?;
+        let answer = match self.ask(cmd("GET").arg(&*mark), deadline).await {
+            // It is there, and tells where the mark is moving to.
+            Err(trouble) if matches!(trouble.remedy(), Remedy::Ask(_) | Remedy::Moved | Remedy::Again) => return Ok(()),
+            answer => answer?,
+        };
         if answer == Value::Nil {
             // It came back empty, which the examination notes.
             return self.examine(deadline).await;

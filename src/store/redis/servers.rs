@@ -8,9 +8,12 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use redis::{Cmd, ConnectionInfo, Value, cmd};
-use tokio::time::{sleep, timeout_at};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout_at},
+};
 
 use super::{
     dialer::{Dialer, elsewhere},
@@ -31,6 +34,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Before a step is sent again to a cluster that is changing.
 const AGAIN: Duration = Duration::from_millis(20);
+/// Servers that refused a write are said to be down for so long.
+const REFUSED: Duration = Duration::from_secs(5);
 /// A step is sent to so many servers at most: each refused it, so it ran nowhere.
 const HOPS: u32 = 8;
 
@@ -46,6 +51,8 @@ pub(super) struct Servers {
     looking: tokio::sync::Mutex<Option<Instant>>,
     terms: Arc<Terms>,
     names: Names,
+    /// When a write was last refused.
+    write_refused: ArcSwapOption<Instant>,
     /// Servers once met, by address: their connections outlive a change of the map.
     met: Mutex<HashMap<String, Arc<Server>>>,
 }
@@ -111,7 +118,8 @@ impl Servers {
             RedisServers::Cluster(nodes) => (Layout::Cluster { nodes: places(nodes)? }, Map::default()),
         };
         let (map, looking, met) = (ArcSwap::from_pointee(map), tokio::sync::Mutex::default(), Mutex::default());
-        Ok(Self { dialer, layout, slots: keys::slots(&names), names, map, looking, terms, met })
+        let write_refused = ArcSwapOption::empty();
+        Ok(Self { dialer, layout, slots: keys::slots(&names), names, map, looking, terms, write_refused, met })
     }
 
     /// How servers are known again.
@@ -136,6 +144,24 @@ impl Servers {
         !map.owners.is_empty()
             && map.owners.iter().all(Option::is_some)
             && map.servers.iter().all(|server| server.answers() && server.is_fit())
+            && self.write_refused.load().as_deref().is_none_or(|at| clock::now() >= *at + REFUSED)
+    }
+
+    /// The bucket in which the replicas tell each other what they do: the first whose server answers.
+    pub(super) fn meeting(&self) -> u16 {
+        let map = self.map.load();
+        let answers = |bucket: &u16| map.serving(*bucket).is_some_and(|server| server.answers());
+        (keys::FIRST..BUCKETS).find(answers).unwrap_or(keys::FIRST)
+    }
+
+    /// Whether each key has a slot, and each slot a server.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.layout, Layout::Cluster { .. })
+    }
+
+    /// A write was refused, or too few replicas have it: the servers may answer, and are of no use.
+    pub(super) fn refused_write(&self) {
+        self.write_refused.store(Some(Arc::new(clock::now())));
     }
 
     /// The server of a bucket, looked up where it is not known.
@@ -254,19 +280,37 @@ impl Servers {
     async fn ask_sentinels(&self, master: &str, nodes: &[SentinelNode]) -> Result<Map, String> {
         let mut why = "no sentinel is named".to_owned();
         let question = cmd("SENTINEL").arg("get-master-addr-by-name").arg(master).to_owned();
-        for (SentinelNode { asked, server }, by) in nodes.iter().flat_map(|node| [(node, 0), (node, 1)]) {
-            let Place(asked) = &asked[by];
-            let said = match self.question(asked, &question).await {
-                Ok(Value::Nil) => format!("knows no master {master:?}"),
-                Ok(answer) => match redis::from_redis_value::<(String, u16)>(answer) {
-                    Ok((host, port)) => return Ok(Map::single(self.server(&elsewhere(&server.0, &host, port)))),
-                    Err(error) => error.to_string(),
-                },
-                Err(error) => error,
-            };
-            why = format!("{} {said}", asked.addr());
+        // All at once, and the first to say so is believed: one that hangs must not keep the others from it.
+        let mut asking = JoinSet::new();
+        for (index, node) in nodes.iter().enumerate() {
+            let (dialer, question, asked) = (self.dialer.clone(), question.clone(), node.asked.clone());
+            asking.spawn(async move {
+                let mut why = String::new();
+                for Place(asked) in &asked {
+                    let said = match ask_once(&dialer, asked, &question).await {
+                        Ok(Value::Nil) => "knows no such master".to_owned(),
+                        Ok(answer) => match redis::from_redis_value::<(String, u16)>(answer) {
+                            Ok(master) => return Ok((index, master)),
+                            Err(error) => error.to_string(),
+                        },
+                        Err(error) => error,
+                    };
+                    why = format!("{} {said}", asked.addr());
+                }
+                Err(why)
+            });
         }
-        Err(format!("no sentinel names the master: {why}"))
+        while let Some(asked) = asking.join_next().await {
+            match asked {
+                Ok(Ok((index, (host, port)))) => {
+                    let Place(server) = &nodes[index].server;
+                    return Ok(Map::single(self.server(&elsewhere(server, &host, port))));
+                }
+                Ok(Err(said)) => why = said,
+                Err(error) => why = error.to_string(),
+            }
+        }
+        Err(format!("no sentinel names the master {master:?}: {why}"))
     }
 
     async fn ask_cluster(&self, nodes: &[Place]) -> Result<Map, String> {
@@ -274,7 +318,7 @@ impl Servers {
         let known = self.all();
         let question = cmd("CLUSTER").arg("SLOTS").to_owned();
         for node in known.iter().map(|server| &server.place).chain(nodes.iter().map(|Place(node)| node)) {
-            match self.question(node, &question).await {
+            match ask_once(&self.dialer, node, &question).await {
                 Ok(answer) => match ranges(answer) {
                     Some(ranges) => return Ok(self.map_of(node, &ranges)),
                     None => why = format!("{}: CLUSTER SLOTS was answered by something else", node.addr()),
@@ -319,17 +363,17 @@ impl Servers {
         let new = || Arc::new(Server::new(place.clone(), self.dialer.clone(), Arc::clone(&self.terms)));
         Arc::clone(met.entry(place.addr().to_string()).or_insert_with(new))
     }
+}
 
-    /// Asks a sentinel or a node one question, on a connection for that alone: rare, and never to wait behind others.
-    async fn question(&self, node: &ConnectionInfo, question: &Cmd) -> Result<Value, String> {
-        let asked = async {
-            let mut connection = self.dialer.dial(node).await?;
-            connection.send_packed_command(question).await?.extract_error()
-        };
-        match tokio::time::timeout(LOOK_TIMEOUT, asked).await {
-            Ok(answer) => answer.map_err(|error| told(&error)),
-            Err(_) => Err("no answer in time".to_owned()),
-        }
+/// Asks a sentinel or a node one question, on a connection for that alone: rare, and never to wait behind others.
+async fn ask_once(dialer: &Dialer, node: &ConnectionInfo, question: &Cmd) -> Result<Value, String> {
+    let asked = async {
+        let mut connection = dialer.dial(node).await?;
+        connection.send_packed_command(question).await?.extract_error()
+    };
+    match tokio::time::timeout(LOOK_TIMEOUT, asked).await {
+        Ok(answer) => answer.map_err(|error| told(&error)),
+        Err(_) => Err("no answer in time".to_owned()),
     }
 }
 

@@ -267,3 +267,34 @@ async fn a_release_whose_record_the_server_lost_meanwhile_is_a_release() {
     shared.upstream.release();
     owner.await.unwrap().was(429, "released");
 }
+
+// contract: S-7
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_claims_is_down_until_it_takes_them() {
+    let shared = shared!();
+    let proxy = shared.proxy().await;
+    shared.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    charge(&proxy, "k").send().await.refused(503, "store-unavailable");
+    is_up(&proxy, false).await;
+    shared.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    charge(&proxy, "k").send().await.was(200, "executed");
+    eventually("it is up again", || async { proxy.metrics().await.sum("oncegate_store_up", &[]) == 1.0 }).await;
+    assert_eq!(shared.upstream.executions(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_password_is_read_for_new_connections() {
+    let shared = shared!();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, "old\n").unwrap();
+    shared.cli(&["ACL", "SETUSER", "og", "on", ">old", "~*", "&*", "+@all"]);
+    let lines = format!("username = \"og\"\npassword_file = \"{}\"", file.display());
+    let proxy = Proxy::start(shared.config().table("[store.redis]", &lines)).await;
+    charge(&proxy, "k").send().await.was(200, "executed");
+    shared.cli(&["ACL", "SETUSER", "og", ">new", "<old"]);
+    std::fs::write(&file, "new\n").unwrap();
+    shared.cli(&["CLIENT", "KILL", "USER", "og"]);
+    eventually("it is served by the new password", || async { charge(&proxy, "k").send().await.status == 200 }).await;
+    assert_eq!(shared.upstream.executions(), 1);
+}

@@ -1,7 +1,7 @@
 //! What stands in Redis, and what becomes of it when others lay hands on it.
 
 use super::{charge, shared};
-use crate::harness::{Proxy, Script, eventually, pass};
+use crate::harness::{Proxy, Script, eventually, pass, soon};
 
 // contract: S-6
 #[tokio::test(flavor = "multi_thread")]
@@ -203,4 +203,53 @@ async fn a_server_behind_tls_serves_a_user_with_a_password() {
     charge(&proxy, "k").send().await.was(200, "executed");
     charge(&proxy, "k").send().await.was(200, "replayed");
     assert!(!proxy.said().contains("pa55"));
+}
+
+// contract: R-18, S-6
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_cannot_be_read_hide_no_other_record() {
+    let shared = shared!();
+    let config = shared.config().store("lease = \"1s\"");
+    let (dies, other) = (Proxy::start(config.clone()).await, Proxy::start(config).await);
+    shared.upstream.program(|_| Script::hang());
+    let lost: Vec<_> = ["a", "b", "c", "d"].map(|key| charge(&dies, key).spawn()).into();
+    shared.upstream.saw(4).await;
+    dies.signal("KILL").await;
+    drop(lost);
+    let keys = shared.records();
+    let size: usize = shared.cli(&["STRLEN", &keys[1]]).parse().unwrap();
+    shared.cli(&["DEL", &keys[0]]);
+    shared.cli(&["LPUSH", &keys[0], "another type"]);
+    // Its beginning can be read, and it is still known whose it is and how it stands.
+    shared.cli(&["SETRANGE", &keys[1], &(size - 1).to_string(), "X"]);
+    shared.cli(&["PERSIST", &keys[2]]);
+    // Whose turn it was must not matter: what it left goes with it.
+    shared.cli(&["DEL", "oncegate:{000}census", "oncegate:{000}figures"]);
+    eventually("the other lapses are counted", || async {
+        other.metrics().await.sum("oncegate_leases_lapsed_total", &[]) == 3.0
+            && other.metrics().await.sum("oncegate_store_records", &[("state", "unknown")]) == 3.0
+    })
+    .await;
+    assert_eq!(other.records("state=unknown").await.len(), 3);
+    assert_eq!(other.records("").await.len(), 3);
+    let id = keys[0].rsplit_once('}').unwrap().1;
+    assert_eq!(other.admin("GET", &format!("/records/{id}")).send().await.status, 503);
+    other.says(&["ERROR", &id[..16], "cannot be used"]).await;
+}
+
+// contract: S-6, R-15
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_record_that_is_damaged_meanwhile_is_told_so() {
+    let shared = shared!();
+    let (one, other) = (shared.proxy().await, shared.proxy().await);
+    shared.upstream.next(Script::hold());
+    let _owner = charge(&one, "k").spawn();
+    shared.upstream.saw(1).await;
+    let waiter = charge(&other, "k").spawn();
+    eventually("it waits", || async { other.metrics().await.sum("oncegate_waiters", &[]) == 1.0 }).await;
+    shared.cli(&["SETRANGE", &shared.records()[0], "0", "XX"]);
+    shared.cli(&["SETRANGE", &shared.records()[0], "60", "XX"]);
+    soon(waiter).await.unwrap().refused(503, "store-unavailable");
+    assert!(other.said().matches("cannot be used").count() < 5, "{}", other.said());
+    shared.upstream.release();
 }
