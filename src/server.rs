@@ -30,7 +30,12 @@ mod turned_away;
 pub(crate) mod unix_socket;
 mod wire;
 
-use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -101,6 +106,8 @@ pub struct Connection {
     pub tls_subject: Option<Arc<str>>,
     /// Whether HTTP/2 is spoken.
     pub http2: bool,
+    /// How the client is named to upstreams, once somebody asked.
+    named: OnceLock<forwarded::Named>,
 }
 
 /// What clients are held to. A reload swaps them; connections keep those they began with.

@@ -122,7 +122,9 @@ pub(crate) fn upstream_replayed(headers: &HeaderMap) -> bool {
 pub(crate) fn one_content_length(headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         remove_in_order(headers, &[header::CONTENT_LENGTH]);
-    } else if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
+    } else if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some()
+        && let Some(length) = headers.get(header::CONTENT_LENGTH).cloned()
+    {
         headers.insert(header::CONTENT_LENGTH, length);
     }
 }

@@ -155,7 +155,10 @@ pub(super) fn request_for(visitor: Visitor, body: RequestBody) -> Request<Reques
         HostHeader::Preserve => host,
         HostHeader::Upstream => upstream.urls[0].authority.clone(),
     };
-    if let Ok(host) = HeaderValue::try_from(host) {
+    // Mostly it is the one that came.
+    if fields.get(header::HOST).is_none_or(|came| came.as_bytes() != host.as_bytes())
+        && let Ok(host) = HeaderValue::try_from(host)
+    {
         fields.insert(header::HOST, host);
     }
     headers::add_via(&mut fields, received);

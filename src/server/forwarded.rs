@@ -6,10 +6,7 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 
-use std::{
-    fmt::Write as _,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use ipnet::IpNet;
@@ -49,19 +46,41 @@ pub fn client(peer: Option<SocketAddr>, trusted: &[IpNet], headers: &HeaderMap) 
 /// Makes the request's fields say how it came: appended to what a trusted proxy said, in place of what anybody else did.
 /// `host` is the client's Host.
 pub fn forward(headers: &mut HeaderMap, connection: &Connection, trusted: &[IpNet], host: &str) {
-    let Connection { peer, local, tls, tls_subject: _, http2: _ } = connection;
-    let address = peer.map(|peer| peer.ip().to_canonical());
+    let Connection { peer, local, tls, .. } = connection;
     let proto = if *tls { "https" } else { "http" };
     let is_trusted = is_trusted(*peer, trusted);
     let before = if is_trusted { Before::of(headers) } else { Before::default() };
     remove_unsaid(headers, is_trusted);
 
-    let own_for = address.map(|address| address.to_string());
-    set(headers, X_FORWARDED_FOR, joined(before.x_for, own_for.as_deref()));
-    set(headers, X_FORWARDED_PROTO, before.x_proto.or_else(|| Some(proto.to_owned())));
-    set(headers, X_FORWARDED_HOST, before.x_host.or_else(|| Some(host.to_owned())));
-    set(headers, X_FORWARDED_PORT, before.x_port.or_else(|| Some(port(host, *local, *tls).to_string())));
-    set(headers, FORWARDED, joined(before.forwarded, Some(&element(address, host, proto))));
+    // The same for all requests of a connection, of which there may be many.
+    let Named { own_for, node } = connection.named.get_or_init(|| Named::new(*peer));
+    let said = |text: String| HeaderValue::try_from(text).ok();
+    let x_for = match before.x_for {
+        None => own_for.clone(),
+        Some(before) => joined(Some(before), own_for.as_ref().and_then(|own| own.to_str().ok())).and_then(said),
+    };
+    set(headers, X_FORWARDED_FOR, x_for);
+    set(headers, X_FORWARDED_PROTO, before.x_proto.map_or_else(|| Some(HeaderValue::from_static(proto)), said));
+    set(headers, X_FORWARDED_HOST, before.x_host.map_or_else(|| HeaderValue::from_str(host).ok(), said));
+    set(headers, X_FORWARDED_PORT, before.x_port.map_or_else(|| Some(port(host, *local, *tls).into()), said));
+    set(headers, FORWARDED, joined(before.forwarded, Some(&element(node, host, proto))).and_then(said));
+}
+
+/// How a connection's client is named to upstreams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Named {
+    /// In `X-Forwarded-For`; `None` of a client without an address.
+    own_for: Option<HeaderValue>,
+    /// In `Forwarded`.
+    node: String,
+}
+
+impl Named {
+    fn new(peer: Option<SocketAddr>) -> Self {
+        let address = peer.map(|peer| peer.ip().to_canonical());
+        let own_for = address.and_then(|address| HeaderValue::try_from(address.to_string()).ok());
+        Self { own_for, node: node(address) }
+    }
 }
 
 fn is_trusted(peer: Option<SocketAddr>, trusted: &[IpNet]) -> bool {
@@ -197,12 +216,10 @@ fn node_address(node: &str) -> Option<IpAddr> {
 }
 
 /// Our own element of `Forwarded`.
-fn element(address: Option<IpAddr>, host: &str, proto: &str) -> String {
-    let mut text = node(address);
+fn element(node: &str, host: &str, proto: &str) -> String {
     let is_token = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
     let quote = if is_token { "" } else { "\"" };
-    write!(text, ";host={quote}{host}{quote};proto={proto}").expect("a String takes every write");
-    text
+    [node, ";host=", quote, host, quote, ";proto=", proto].concat()
 }
 
 /// A hop as `Forwarded` names it (RFC 7239 s6).
@@ -240,11 +257,11 @@ fn joined(before: Option<String>, own: Option<&str>) -> Option<String> {
     }
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<String>) {
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
     // A Host that the guard let on, and what was a field's value before, are field values.
-    match value.map(HeaderValue::try_from) {
-        Some(Ok(value)) => drop(headers.insert(name, value)),
-        Some(Err(_)) | None => drop(headers.remove(name)),
+    match value {
+        Some(value) => drop(headers.insert(name, value)),
+        None => drop(headers.remove(name)),
     }
 }
 

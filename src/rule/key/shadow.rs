@@ -42,7 +42,11 @@ pub fn shadowed(policy: &Policy, headers: &HeaderMap) -> Option<Shadow> {
         let name = name.as_str().as_bytes();
         reads(&|read| name != read && alike(name, read))
     };
-    if headers.keys().any(underscored) {
+    // Mostly there is no underscore on either side, and nothing to compare.
+    let has_underscore = |name: &HeaderName| name.as_str().contains('_');
+    if (headers.keys().any(has_underscore) || read_fields(policy).any(has_underscore))
+        && headers.keys().any(underscored)
+    {
         return Some(Shadow::Underscore);
     }
     let options =
