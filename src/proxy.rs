@@ -122,6 +122,8 @@ struct Reply {
     response: Response<Payload>,
     outcome: Outcome,
     why: Option<&'static str>,
+    /// What was wrong with the request, where `why` is too general.
+    cause: Option<&'static str>,
 }
 
 /// A request with what was found out about it on the way.
@@ -195,6 +197,7 @@ impl<S: Store> Proxy<S> {
             status: 0,
             outcome: Outcome::Failed,
             why: None,
+            cause: None,
             observer: None,
         })
     }
@@ -258,15 +261,16 @@ fn refused(refusal: Refusal, route: Option<&Route>, record: Option<RecordId>) ->
         Some(id) => refusal.record(id),
         None => refusal,
     };
-    let (outcome, why) = (refusal.outcome(), refusal.reason);
-    Reply { response: refusal.render(route.map(|route| &route.policy)), outcome, why: Some(why) }
+    let (outcome, why, cause) = (refusal.outcome(), refusal.reason, refusal.cause);
+    Reply { response: refusal.render(route.map(|route| &route.policy)), outcome, why: Some(why), cause }
 }
 
 /// Closes the account of a whole answer at once; that of a stream when it ends.
 fn finish(mut visit: Visit, reply: Reply) -> Response<ResponseBody> {
-    let Reply { response, outcome, why } = reply;
+    let Reply { response, outcome, why, cause } = reply;
     visit.status = response.status().as_u16();
     visit.outcome = outcome;
+    visit.cause = cause;
     if let Some(why) = why {
         visit.why = Some(why);
         visit.metrics.refused(why);

@@ -365,7 +365,7 @@ impl Told {
                 if let Some(field) = outcome.field(replayed) {
                     headers.insert(IDEMPOTENCY_STATUS, field);
                 }
-                return Reply { response, outcome, why: None };
+                return Reply { response, outcome, why: None, cause: None };
             }
             Self::NeverSent(unsent) => refused(unreachable(&unsent), Some(route), Some(id)),
             Self::Lost(loss) => {

@@ -77,7 +77,10 @@ impl<S: Store> Proxy<S> {
         let refuse = |refusal: Refusal| refused(refusal, Some(&visitor.route), None);
         if let Some(shadow) = key::shadowed(policy, head.headers) {
             let detail = format!("The request is ambiguous ({}); nothing was sent on.", shadow.why());
-            return Way::refused(unread(visitor, body, refuse(Refusal::new(Problem::BadRequest).detail(detail))).await);
+            return Way::refused(
+                unread(visitor, body, refuse(Refusal::new(Problem::BadRequest).detail(detail).because(shadow.why())))
+                    .await,
+            );
         }
         let held = self.shared.buffered.hold();
         let found = match key::search(policy, &head) {
@@ -152,6 +155,7 @@ impl<S: Store> Proxy<S> {
             let refusal = Refusal::new(Problem::BadRequest).detail(
                 "A request with an idempotency key cannot be upgraded to another protocol; nothing was sent on.",
             );
+            let refusal = refusal.because("an upgrade with a key");
             return Err(Early::Refuse(Box::new(refusal)));
         }
         // 1 is its only value, and whatever else it says is to be taken for that (RFC 8470 s5.1).
@@ -305,11 +309,12 @@ fn again(mut response: Response<Payload>, outcome: Outcome) -> Reply {
     if matches!(outcome, Outcome::Replayed { .. }) {
         headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
-    Reply { response, outcome, why: None }
+    Reply { response, outcome, why: None, cause: None }
 }
 
 fn malformed(error: &key::KeyError) -> Refusal {
-    Refusal::new(Problem::KeyMalformed).detail(format!(
+    let key::KeyError::Malformed(why) = error;
+    Refusal::new(Problem::KeyMalformed).because(why).detail(format!(
         "The idempotency key is malformed ({error}); nothing was sent on, and the request is safe to send with a well-formed key."
     ))
 }
@@ -319,7 +324,8 @@ fn nameless(error: &ScopeError) -> Refusal {
         ScopeError::Missing => Refusal::new(Problem::ScopeMissing),
         ScopeError::Unstable => Refusal::new(Problem::ScopeUnstable),
         ScopeError::Malformed(why) => Refusal::new(Problem::BadRequest)
-            .detail(format!("The request does not say unambiguously who sends it ({why}); nothing was sent on.")),
+            .detail(format!("The request does not say unambiguously who sends it ({why}); nothing was sent on."))
+            .because(why),
     }
 }
 
@@ -332,7 +338,8 @@ fn refuse_not_whole<B>(visitor: &Visitor, not_whole: NotWhole<B>) -> Reply {
         )),
         NotWhole::Overloaded => Refusal::new(Problem::Overloaded),
         NotWhole::Trailers => Refusal::new(Problem::BadRequest)
-            .detail("A request with an idempotency key cannot have trailers; nothing was sent on."),
+            .detail("A request with an idempotency key cannot have trailers; nothing was sent on.")
+            .because("trailers with a key"),
         NotWhole::Failed(error) => broken_body(&error, false),
     };
     closing(refused(refusal, Some(&visitor.route), None))

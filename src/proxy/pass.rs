@@ -131,7 +131,7 @@ fn passed(mut response: Response<Payload>, upgraded: Option<HeaderValue>, unguar
     if let Some(field) = outcome.field(false) {
         headers.insert(IDEMPOTENCY_STATUS, field);
     }
-    Reply { response, outcome, why: None }
+    Reply { response, outcome, why: None, cause: None }
 }
 
 /// The request as the upstream sees it.
@@ -200,7 +200,7 @@ fn last_hop(visitor: &mut Visitor) -> Option<Reply> {
     } else {
         *response.status_mut() = StatusCode::NO_CONTENT;
     }
-    Some(Reply { response, outcome: Outcome::Passed, why: None })
+    Some(Reply { response, outcome: Outcome::Passed, why: None, cause: None })
 }
 
 /// A request body on its way, watched: bytes, end, and the client's failures.

@@ -36,6 +36,8 @@ pub(crate) struct Refusal {
     begun: bool,
     /// For metrics and the access line, where the problem's code is too general.
     pub(crate) reason: &'static str,
+    /// For the access line, what was wrong with the request.
+    pub(crate) cause: Option<&'static str>,
 }
 
 impl Refusal {
@@ -52,6 +54,7 @@ impl Refusal {
             passed: matches!(problem, Problem::UpstreamFailed | Problem::NoRoute),
             begun: false,
             reason: problem.code(),
+            cause: None,
         }
     }
 
@@ -100,6 +103,12 @@ impl Refusal {
 
     pub(crate) fn reason(mut self, reason: &'static str) -> Self {
         self.reason = reason;
+        self
+    }
+
+    /// Without quoting the request: a log line is no place for what a client sent.
+    pub(crate) fn because(mut self, cause: &'static str) -> Self {
+        self.cause = Some(cause);
         self
     }
 

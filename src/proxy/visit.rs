@@ -48,6 +48,7 @@ pub(crate) struct Account {
     pub(crate) status: u16,
     pub(crate) outcome: Outcome,
     pub(crate) why: Option<&'static str>,
+    pub(crate) cause: Option<&'static str>,
     /// Waits for the answer's end.
     pub(crate) observer: Option<Box<Observer>>,
 }
@@ -75,6 +76,7 @@ impl Account {
                 bytes_in: self.bytes_in,
                 bytes_out: self.bytes_out,
                 why: self.why,
+                cause: self.cause,
             });
         }
     }

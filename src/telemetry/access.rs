@@ -33,6 +33,8 @@ pub struct Line<'a> {
     pub bytes_out: u64,
     /// Why it was refused.
     pub why: Option<&'a str>,
+    /// What was wrong with it, where `why` is too general.
+    pub cause: Option<&'a str>,
 }
 
 impl Line<'_> {
@@ -52,6 +54,7 @@ impl Line<'_> {
             bytes_in,
             bytes_out,
             why,
+            cause,
         } = *self;
         let mut fields = Fields { format, to, first: true };
         fields.begin();
@@ -74,6 +77,9 @@ impl Line<'_> {
         fields.plain("bytes_out", bytes_out);
         if let Some(why) = why {
             fields.text("why", why);
+        }
+        if let Some(cause) = cause {
+            fields.text("cause", cause);
         }
         if let Some(trace_id) = trace_id {
             fields.text("trace_id", trace_id);
@@ -178,6 +184,7 @@ mod tests {
             bytes_in: 3,
             bytes_out: 4,
             why: None,
+            cause: None,
         }
     }
 
@@ -203,7 +210,7 @@ mod tests {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let page = std::fs::read_to_string(root.join("docs/deployment.md")).unwrap();
         let mut text = String::new();
-        let line = Line { trace_id: Some("4bf9"), why: Some("in-flight"), ..example("/") };
+        let line = Line { trace_id: Some("4bf9"), why: Some("bad-request"), cause: Some("trailers"), ..example("/") };
         line.write(LogFormat::Json, &mut text);
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         for name in json.as_object().unwrap().keys().filter(|name| !["timestamp", "level", "kind"].contains(&&***name))

@@ -309,3 +309,21 @@ async fn retry_after_is_half_the_owners_age() {
     assert_eq!(proxy.charge("k").send().await.refused(409, "in-flight").field("retry-after"), Some("3"));
     drop(owner);
 }
+
+#[tokio::test]
+async fn the_access_line_says_what_was_wrong_with_the_request() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream).await;
+    let refused = [
+        (proxy.charge("k").field("Authorization", "Bearer other"), "a part of the scope comes twice"),
+        (proxy.charge("k").field("Idempotency_Key", "x"), "differs by underscores alone"),
+        (proxy.charge("k").field("Upgrade", "websocket").field("Connection", "upgrade"), "an upgrade with a key"),
+        (proxy.charge("k").field("Idempotency-Key", "other"), "key-malformed"),
+    ];
+    for (post, cause) in refused {
+        let reply = post.send().await;
+        assert_eq!(reply.status, 400, "{reply:?}");
+        proxy.says(&["access", &format!("why={}", reply.code()), "cause=", cause]).await;
+    }
+    assert_eq!(upstream.executions(), 0);
+}
