@@ -257,7 +257,7 @@ static REFERENCE: &[KeyDoc] = keys! {
         "name": Kind::Text, None, "\"create charge\"", "The route's name, and its label in metrics. Must be given.";
         "id": Kind::Text, None, "\"create-charge\"", "Part of every record's identity; the name when left out. Keep it when you rename the route.";
         "host": Kind::Text, None, "\"api.example.com\"", "Only requests for this host, or with `*.example.com` every name below it.";
-        "path": Kind::Text, None, "\"/v1/charges/{id}\"", "Which paths: literal segments, `{name}` for one segment, `{*name}` for the rest. Must be given.";
+        "path": Kind::Text, None, "\"/v1/charges/{id}\"", "Which paths: literal segments, `{name}` for one segment, `{*name}` for the rest, which is one segment at least: `/v1/{*rest}` is not for `/v1` itself. Must be given.";
         "methods": Kind::Texts, None, "[\"POST\"]", "Which methods this route is for; all when left out.";
         "upstream": Kind::Text, None, "\"payments\"", "Where its requests go. May be left out when there is only one upstream.";
     }
