@@ -38,6 +38,7 @@ use self::{
     diagnostic::{Severity, Source},
     file::Outcome,
 };
+pub(crate) use diagnostic::wrap;
 pub(crate) use file::NO_ROUTE;
 pub(crate) use show::{show_guard, show_host, show_key, show_scope};
 

@@ -1,6 +1,7 @@
 //! `oncegate check FILE`: everything that is wrong with a configuration at once, or what its routes come to.
 
-mod moved;
+pub(super) mod moved;
+mod store;
 
 use std::{
     io::{self, Write},
@@ -9,11 +10,14 @@ use std::{
 
 use serde_json::{Value, json};
 
-use self::moved::{Moved, moved};
+use self::{
+    moved::{Moved, moved},
+    store::{LeftBehind, left_behind},
+};
 use crate::{
     config::{
         self, Config, Diagnostic, Errors, IdentityChange, Loaded, Overrides, settled::Route, show_guard, show_host,
-        show_key, show_scope,
+        show_key, show_scope, wrap,
     },
     rule::policy::Mode,
 };
@@ -57,14 +61,17 @@ pub fn run(
     let refused = !changes.is_empty() && !new.config.server.accept_identity_change;
     let moved: Vec<_> = old.as_ref().map_or_else(Vec::new, |old| moved(&old.config, &new.config));
     // A route that is gone, or has another id, says so itself.
-    let told = |moved: &Moved| changes.iter().any(|change| change.route == moved.from);
+    let told = |moved: &Moved| !moved.stays() && changes.iter().any(|change| change.route == moved.from);
     let moved: Vec<_> = moved.into_iter().filter(|moved| !told(moved)).collect();
+    let stores = old.as_ref().map(|old| (&old.config.store, &new.config.store));
+    let left_behind = stores.map_or_else(Vec::new, |(old, new)| left_behind(old, new, !restart.is_empty()));
     let report = Report {
         file,
         loaded: &new,
         against: old.is_some(),
         changes: &changes,
         moved: &moved,
+        left_behind: &left_behind,
         restart: &restart,
         refused,
     };
@@ -100,13 +107,14 @@ struct Report<'a> {
     against: bool,
     changes: &'a [IdentityChange],
     moved: &'a [Moved],
+    left_behind: &'a [LeftBehind],
     restart: &'a [&'static str],
     refused: bool,
 }
 
 impl Report<'_> {
     fn to_json(&self) -> Value {
-        let Self { file: _, loaded, against, changes, moved, restart, refused } = self;
+        let Self { file: _, loaded, against, changes, moved, left_behind, restart, refused } = self;
         let settled = config::show(&loaded.config);
         let mut value = json!({
             "ok": !refused,
@@ -118,31 +126,33 @@ impl Report<'_> {
         if *against {
             let change = |change: &IdentityChange| json!({"route": change.route, "key": change.change.key(), "message": change.to_string()});
             value["identity_changes"] = changes.iter().map(change).collect();
-            let moved = moved
-                .iter()
-                .map(|moved| json!({"from": moved.from, "to": moved.to, "id": moved.id, "message": moved.to_string()}));
-            value["moved_requests"] = moved.collect();
+            let told = |moved: &Moved| json!({"from": moved.from, "to": moved.to(), "id": moved.id, "message": moved.to_string()});
+            let (unguarded, moved): (Vec<_>, Vec<_>) = moved.iter().partition(|moved| moved.is_unguarded());
+            value["moved_requests"] = moved.into_iter().map(told).collect();
+            value["unguarded_requests"] = unguarded.into_iter().map(told).collect();
+            value["store_changes"] = left_behind.iter().map(LeftBehind::to_json).collect();
             value["needs_restart"] = restart.iter().copied().collect();
         }
         value
     }
 
     fn write(&self, colour: bool, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<()> {
-        let Self { file, loaded, against, changes, moved, restart, refused } = self;
+        let Self { file, loaded, against, changes, moved, left_behind, restart, refused } = self;
         for warning in &loaded.warnings {
             writeln!(err, "{}\n", warning.render(colour))?;
         }
         write!(out, "{}", table(&summary(&loaded.config)))?;
-        for change in *changes {
-            writeln!(out, "\n{change}")?;
-        }
-        for moved in *moved {
-            writeln!(out, "\n{moved}")?;
+        let changes = changes.iter().map(ToString::to_string);
+        let moved = moved.iter().map(ToString::to_string);
+        let left_behind = left_behind.iter().map(|left_behind| left_behind.message.clone());
+        let lost: Vec<_> = changes.chain(moved).chain(left_behind).collect();
+        for lost in &lost {
+            writeln!(out, "\n{}", wrap(lost, COLUMNS))?;
         }
         if !restart.is_empty() {
             writeln!(out, "\nneeds a restart: {}", restart.join(", "))?;
         }
-        if *against && changes.is_empty() && moved.is_empty() {
+        if *against && lost.is_empty() {
             writeln!(out, "\nno live record would be out of reach")?;
         }
         if *refused {

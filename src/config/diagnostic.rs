@@ -215,7 +215,7 @@ fn harmless(text: impl Into<String>) -> String {
 }
 
 /// Breaks a text at spaces into lines of at most `columns` characters, where it can.
-fn wrap(text: &str, columns: usize) -> String {
+pub(crate) fn wrap(text: &str, columns: usize) -> String {
     let mut wrapped = String::with_capacity(text.len());
     let mut width = 0;
     // `key = value` stays on one line.
