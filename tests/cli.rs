@@ -47,6 +47,14 @@ scope = "shared"
 name = "watched"
 path = "/watched"
 mode = "observe"
+key_required = true
+
+[[routes]]
+name = "short"
+path = "/short"
+max_request_body = "8B"
+on_body_too_large = "pass"
+max_waiters = 0
 "#;
 
 struct Oncegate(Command);
@@ -316,6 +324,7 @@ mod explain {
                      not events: for other paths
                      not legacy: for other paths
                      not watched: for other paths
+                     not short: for other paths
                      not default: for what no route matches
         class        non-idempotent
         guarded      yes
@@ -343,6 +352,7 @@ mod explain {
                      not events: for other paths
                      not legacy: for other paths
                      not watched: for other paths
+                     not short: for other paths
         class        safe
         guarded      no: the method is safe
 
@@ -359,6 +369,7 @@ mod explain {
                      not events: for other paths
                      not legacy: for other paths
                      not watched: for other paths
+                     not short: for other paths
                      not default: for what no route matches
         class        non-idempotent
         guarded      refused
@@ -394,6 +405,7 @@ mod explain {
                      not create charge: for other paths
                      not legacy: for other paths
                      not watched: for other paths
+                     not short: for other paths
                      not default: for what no route matches
         class        non-idempotent
         guarded      yes
@@ -419,6 +431,7 @@ mod explain {
                      not create charge: for other paths
                      not events: for other paths
                      not watched: for other paths
+                     not short: for other paths
                      not default: for what no route matches
         class        non-idempotent
         guarded      yes
@@ -448,6 +461,7 @@ mod explain {
                     { "route": "events", "because": "for other paths" },
                     { "route": "legacy", "because": "for other paths" },
                     { "route": "watched", "because": "for other paths" },
+                    { "route": "short", "because": "for other paths" },
                     { "route": "default", "because": "for what no route matches" },
                 ],
                 "upstream": "payments",
@@ -485,6 +499,69 @@ mod explain {
             assert_eq!(explained["would"]["first"], code, "{arguments:?}");
             assert_eq!(explained["guarded"], false, "{arguments:?}");
         }
+    }
+
+    // contract: R-24
+    #[test]
+    fn observing_refuses_nothing_and_says_what_enforcing_would_do() {
+        const WATCHED: &str = "http://a/watched?tenant=7";
+        let long = "x".repeat(2 << 20);
+        let body = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(&body, long).expect("written");
+        let body = format!("@{}", body.path().display());
+        for (arguments, would) in [
+            (&["POST", WATCHED][..], "400 key-missing: it has no key, and the route requires one"),
+            (&["POST", WATCHED, "-H", "Idempotency-Key: a,b"], "400 key-malformed: "),
+            (&["POST", WATCHED, "-H", "Idempotency-Key: a", "-H", "Idempotency_Key: b"], "400 bad-request: "),
+            (&["POST", WATCHED, "-H", "Idempotency-Key: a", "-H", "Early-Data: 1"], "425 too-early: "),
+            (&["POST", WATCHED, "-H", "Idempotency-Key: a", "-H", "Authorization: Digest x"], "400 scope-unstable: "),
+            (&["POST", "http://a/watched", "-H", "Idempotency-Key: a", "-H", "Cookie: a=b"], "400 scope-missing: "),
+            (&["POST", WATCHED, "-H", "Idempotency-Key: a", "--data", &body], "413 body-too-large: "),
+            (&[&["POST", WATCHED, "-H", "Idempotency-Key: a"], WEBSOCKET].concat(), "400 bad-request: "),
+        ] {
+            let said = text(arguments).split_whitespace().collect::<Vec<_>>().join(" ");
+            let every = format!("guarded observed only {}", said.split_once("observed only ").expect(&said).1);
+            let expected = format!("every time streamed to payments and back; enforcing would refuse it: {would}");
+            assert!(every.contains(&expected) && !every.contains("nothing is sent"), "{arguments:?}: {said}");
+            assert_eq!(json(arguments)["would"]["first"], "passed", "{arguments:?}");
+        }
+        // What is ambiguous is refused before anybody knows its route.
+        let both = ["POST", WATCHED, "-H", "Content-Length: 1", "-H", "Transfer-Encoding: chunked"];
+        assert_eq!(json(&both)["would"]["first"], "bad-request");
+    }
+
+    #[test]
+    fn what_passes_with_a_key_is_unguarded() {
+        let unstable = ["POST", "http://a/else", "-H", "Idempotency-Key: a", "-H", "Authorization: Digest x"];
+        let long = ["POST", "http://a/short", "-H", "Idempotency-Key: a", "--data", "more than 8"];
+        let declared = ["POST", "http://a/short", "-H", "Idempotency-Key: a", "-H", "Content-Length: 9"];
+        for arguments in [&unstable[..], &long, &declared] {
+            assert_eq!(json(arguments)["would"]["first"], "unguarded", "{arguments:?}");
+            assert!(text(arguments).contains("and counted\n             as unguarded"), "{}", text(arguments));
+        }
+        let without = ["POST", "http://a/short", "--data", "more than 8"];
+        assert_eq!(json(&without)["would"]["first"], "passed");
+    }
+
+    #[test]
+    fn the_length_that_a_request_declares_counts() {
+        let arguments = ["POST", CHARGES, "-H", "Idempotency-Key: a", "-H", "Content-Length: 2000000"];
+        assert_eq!(json(&arguments)["would"]["first"], "body-too-large");
+    }
+
+    #[test]
+    fn connect_is_refused_as_the_proxy_refuses_it() {
+        let explained = json(&["CONNECT", "a:443"]);
+        assert_eq!(explained["would"]["first"], "bad-request");
+        assert!(text(&["CONNECT", "a:443"]).contains("405 bad-request: Oncegate opens no tunnels"));
+    }
+
+    // contract: R-15
+    #[test]
+    fn where_nobody_may_wait_nobody_does() {
+        let arguments = ["POST", "http://a/short", "-H", "Idempotency-Key: a"];
+        assert_eq!(json(&arguments)["would"]["concurrent"], "in-flight");
+        assert!(text(&arguments).contains("concurrent   409 in-flight at once"));
     }
 
     #[test]
