@@ -6,13 +6,15 @@ use std::{
     time::Duration,
 };
 
+use toml::de::DeTable;
+
 use super::{
     files::{Named, Purpose},
     reference::Table,
     section::{Section, Spot},
     settled::{
         Address, Admin, HostHeader, Log, LogFormat, Redis, RedisServers, Server, ServerTls, Store, StoreKind, Upstream,
-        UpstreamTls, UpstreamUrl,
+        UpstreamTarget, UpstreamTls, UpstreamUrl,
     },
     value::{self, Wrong},
     words::Kind,
@@ -343,6 +345,7 @@ fn upstream(name: &str, section: &Section<'_, '_>, files: &mut FileNames<'_>) ->
     let mut upstream = Upstream::new(name, Vec::new());
     let url = section.read("url", value::upstream_url);
     let urls = section.list("urls", value::upstream_url);
+    certifiable(section, url.iter().chain(urls.iter().flat_map(|urls| &urls.value)));
     match (section.get("url").is_some(), section.get("urls").is_some()) {
         (true, true) => {
             section.reader.error(
@@ -387,6 +390,19 @@ fn upstream(name: &str, section: &Section<'_, '_>, files: &mut FileNames<'_>) ->
         upstream.tls = UpstreamTls { ca, cert, key, server_name };
     }
     upstream
+}
+
+/// Each https url has a name that a certificate can have, or one is given.
+fn certifiable<'a>(section: &Section<'_, '_>, urls: impl Iterator<Item = &'a Spot<UpstreamUrl>>) {
+    let names = |tls: &DeTable<'_>| tls.keys().any(|key| key.get_ref() == "server_name");
+    let named = section.get("tls").is_some_and(|tls| tls.value.get_ref().as_table().is_some_and(names));
+    for Spot { value: url, span } in urls.filter(|url| url.value.tls && !named) {
+        let UpstreamTarget::Tcp(host, _) = &url.target else { continue };
+        if server_name(host).is_err() {
+            let help = "mend the name, or say in tls which one the certificate has: server_name = \"api.internal\"";
+            section.reader.error(span, "an https URL whose host no certificate can have", "", help);
+        }
+    }
 }
 
 fn server_name(text: &str) -> Result<String, Wrong> {

@@ -3,10 +3,15 @@
 mod pattern;
 mod request;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use http::Uri;
 use ipnet::IpNet;
+use redis::IntoConnectionInfo as _;
 
 use super::settled::{Address, UpstreamTarget, UpstreamUrl};
 
@@ -192,7 +197,11 @@ pub(crate) fn upstream_url(text: &str) -> Result<UpstreamUrl, Wrong> {
     if uri.path() != "/" || uri.query().is_some() || text.ends_with('?') {
         return wrong("a URL with a path", "leave the path out: the path of each request goes on unchanged");
     }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let bracketed = authority.host().strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    if bracketed.is_some_and(|host| host.parse::<Ipv6Addr>().is_err()) {
+        return wrong("a URL with brackets around what is no IPv6 address", "say \"http://[::1]:9000\"");
+    }
+    let host = bracketed.unwrap_or(authority.host());
     // Read by hand: `Authority` takes a port beyond 65535 for none.
     let port = match authority.as_str().strip_prefix(authority.host()).unwrap_or_default().strip_prefix(':') {
         None if tls => 443,
@@ -208,14 +217,23 @@ pub(crate) fn upstream_url(text: &str) -> Result<UpstreamUrl, Wrong> {
 
 /// A Redis server's URL, which stays text: it may hold a password.
 pub(crate) fn redis_url(text: &str) -> Result<String, Wrong> {
+    const SAY: &str = "say \"redis://127.0.0.1:6379/0\", or rediss:// for TLS";
     let rest = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://"));
-    match rest.map(|rest| rest.rsplit_once('@').map_or(rest, |(_, host)| host)) {
-        Some(host) if !host.is_empty() && !host.starts_with(['/', ':']) && !text.contains(char::is_whitespace) => {
-            Ok(text.to_owned())
-        }
-        Some(_) | None => {
-            wrong("not the URL of a Redis server", "say \"redis://127.0.0.1:6379/0\", or rediss:// for TLS")
-        }
+    let Some(place) = rest.map(|rest| rest.rsplit_once('@').map_or(rest, |(_, place)| place)) else {
+        return wrong("not the URL of a Redis server", SAY);
+    };
+    if place.is_empty() || place.starts_with(['/', ':']) || text.contains(char::is_whitespace) {
+        return wrong("not the URL of a Redis server", SAY);
+    }
+    // The database's number is behind the first slash; the client takes any other path for a bad one.
+    let database = place.split(['?', '#']).next().and_then(|place| place.split_once('/')).map_or("", |(_, path)| path);
+    if !database.is_empty() && database.trim_end_matches('/').parse::<u32>().is_err() {
+        return wrong("the URL of a Redis server with a database that is no number", SAY);
+    }
+    // Read as the client will read it.
+    match text.into_connection_info() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => wrong("not the URL of a Redis server: its host or its port is none", SAY),
     }
 }
 

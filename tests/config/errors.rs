@@ -171,6 +171,8 @@ cases! {
     a_url_without_a_scheme: upstream("url = \"127.0.0.1:9000\"");
     a_url_with_a_path: upstream("url = \"http://127.0.0.1:9000/api\"");
     a_url_with_a_password_is_not_shown: upstream("url = \"http://user:hunter2@127.0.0.1:9000\"");
+    a_url_with_brackets_around_a_name: upstream("url = \"http://[zz]:80\"");
+    a_url_whose_host_no_certificate_can_have: upstream("urls = [\"https://api\", \"https://-a..b\"]");
     tls_for_an_upstream_without_tls: upstream("url = \"http://127.0.0.1:9000\"\ntls = { ca = \"ca.crt\" }");
     a_certificate_without_its_key: upstream("url = \"https://api\"\ntls = { cert = \"c.crt\" }");
 
@@ -184,6 +186,9 @@ cases! {
 
     two_places_for_redis: table("[store]\nkind = \"redis\"\n[store.redis]\nurl = \"redis://a\"\ncluster = [\"redis://b\"]");
     a_redis_password_is_not_shown: table("[store]\nkind = \"redis\"\n[store.redis]\nurl = \"http://:hunter2@redis\"");
+    a_redis_port_that_is_none: table("[store]\nkind = \"redis\"\n[store.redis]\nurl = \"redis://127.0.0.1:99999\"");
+    a_redis_database_that_is_none: table("[store]\nkind = \"redis\"\n[store.redis]\nurl = \"redis://127.0.0.1:7399/abc\"");
+    a_redis_host_that_is_none: table("[store]\nkind = \"redis\"\n[store.redis]\ncluster = [\"redis://a\", \"redis://[::1:7399\"]");
     a_sentinel_without_a_master: table("[store]\nkind = \"redis\"\n[store.redis]\nsentinel = { nodes = [\"redis://s1:26379\"] }");
     encryption_without_a_secret: table("[store]\nkind = \"redis\"\n[store.redis]\nencrypt = true");
 
