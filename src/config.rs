@@ -145,12 +145,14 @@ fn settle(
 ) -> Result<Loaded, Errors> {
     let source = Source::new(file_name, text);
     let (document, broken) = DeTable::parse_recoverable(text);
-    // What a broken text seems to say would only add errors that are none.
-    if let Some(errors) = Errors::new(syntax::errors(&source, text, &broken)) {
-        return Err(errors);
+    let twice = syntax::errors(&source, text, &broken);
+    if !syntax::is_readable(text, &broken) {
+        // What a broken text seems to say would only add errors that are none.
+        return Err(Errors::new(twice).expect("a text that cannot be read has an error"));
     }
     let base = Path::new(file_name).parent().unwrap_or_else(|| Path::new(""));
     let mut outcome = file::read(&source, document.get_ref(), base, overrides, None, env);
+    outcome.found.extend(twice);
     if files == Files::Look {
         outcome.found.extend(outcome.named.iter().filter_map(|named| named.check(&source)));
     }

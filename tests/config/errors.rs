@@ -56,6 +56,7 @@ cases! {
     a_key_without_its_value: policy("mode =");
     a_table_given_twice: format!("{BASE}[log]\nlevel = \"info\"\n[log]\nformat = \"json\"\n");
     a_key_given_twice_in_one_of_two_tables: format!("[log]\nlevel = \"info\"\n{}", policy("mode = \"off\"\nmode = \"off\""));
+    what_stands_twice_hides_no_other_error: format!("[log]\nlevel = \"loud\"\n[log]\nacces = true\n{}", policy("mode = \"off\"\nmode = \"of\"\nretention = \"24\""));
     a_default_from_the_shell: policy("retention = \"${RETENTION:-24h}\"");
     an_address_that_is_none_is_no_admins: table("[server]\nlisten = \"9464\"\n[admin]\nlisten = \"0.0.0.0:8080\"");
     a_second_route_of_a_name_whose_first_is_broken: format!("{BASE}[[routes]]\nname = \"r\"\npath = \"x\"\n[[routes]]\nname = \"r\"\npath = \"/y\"\n");
