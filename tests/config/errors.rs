@@ -161,6 +161,11 @@ cases! {
     no_upstream_chosen_of_two: format!("{BASE}[upstreams.b]\nurl = \"http://127.0.0.1:9001\"\n[[routes]]\nname = \"r\"\npath = \"/\"\n");
     two_routes_for_the_same_requests:
         route("path = \"/v1/{id}\"\nmethods = [\"POST\", \"PUT\"]\n[[routes]]\nname = \"s\"\npath = \"/v1/{charge}\"\nmethods = [\"POST\"]");
+    a_host_that_is_none_is_not_every_host:
+        route("path = \"/a\"\nhost = \"a b\"\n[[routes]]\nname = \"s\"\npath = \"/a\"");
+    methods_that_are_none_are_not_all_methods: format!(
+        "[upstreams.api]\nurl = \"http://127.0.0.1:9000\"\n[defaults]\nmode = \"off\"\n[[routes]]\nname = \"r\"\npath = \"/a\"\nmode = \"enforce\"\nmethods = [\"get\"]\n[[routes]]\nname = \"s\"\npath = \"/a\"\n"
+    );
     two_routes_of_one_name: route("path = \"/a\"\n[[routes]]\nname = \"r\"\npath = \"/b\"");
     two_routes_of_one_id:
         route("id = \"x\"\npath = \"/a\"\nfingerprint = [\"body\"]\n[[routes]]\nname = \"x\"\npath = \"/b\"");
