@@ -9,6 +9,7 @@ pub mod demo;
 pub mod doctor;
 pub mod explain;
 mod failure;
+mod output;
 mod pages;
 pub mod records;
 pub mod run;
@@ -24,6 +25,7 @@ use clap::{
     },
 };
 
+use self::output::{put, say};
 pub use self::{
     args::{CHECK_EXAMPLES, CheckArgs, ConfigFile, ConfigFlag, RUN_EXAMPLES, RunArgs},
     failure::{Exit, Failure},
@@ -150,10 +152,13 @@ pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Shows what is wrong with a configuration.
-pub(crate) fn refuse_config(errors: &config::Errors) -> ExitCode {
-    anstream::eprintln!("{}", errors.render(true));
-    Exit::Config.into()
+/// Says what is wrong with a configuration: with `json` as `check --json` does, on stdout.
+fn refuse_config(errors: &config::Errors, json: bool) -> Result<ExitCode, Failure> {
+    match json {
+        true => put(format_args!("{:#}\n", check::refusal([errors])))?,
+        false => say(errors.render(true)),
+    }
+    Ok(Exit::Config.into())
 }
 
 fn check(CheckArgs { config, against, json }: CheckArgs) -> ExitCode {
@@ -172,6 +177,6 @@ pub(crate) fn written(code: io::Result<u8>) -> ExitCode {
         Ok(code) => code.into(),
         // A reader that has seen enough, as in `oncegate man | head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok.into(),
-        Err(error) => Failure::new(Exit::Failure, "the results cannot be written", error.to_string(), "").report(),
+        Err(error) => output::unwritten(&error).report(),
     }
 }

@@ -199,6 +199,54 @@ fn a_bad_file_exits_78_for_every_command_that_reads_one() {
 }
 
 #[test]
+fn a_bad_file_is_told_to_scripts_alike_by_every_command() {
+    let bad = file("[server]\nlissten = \"127.0.0.1:8080\"\n");
+    let told = |arguments: &[&str]| {
+        let output = oncegate(&[arguments, &["--json"]].concat()).output();
+        assert_eq!(output.status.code(), Some(BAD_CONFIG), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("JSON")
+    };
+    let checked = told(&["check", bad.name()]);
+    assert_eq!(checked["errors"][0]["line"], 2);
+    assert_eq!(told(&["doctor", bad.name()]), checked);
+    assert_eq!(told(&["explain", bad.name(), "POST", "http://a/b"]), checked);
+}
+
+#[test]
+fn results_that_cannot_be_written_are_an_error_of_every_command() {
+    let good = file(CONFIG);
+    for arguments in [
+        &["check", good.name()][..],
+        &["explain", good.name(), "POST", "http://a/b"],
+        &["explain", good.name(), "POST", "http://a/b", "--json"],
+        &["doctor", good.name()],
+        &["doctor", good.name(), "--json"],
+        &["schema"],
+        &["man"],
+        &["completions", "bash"],
+        &["demo", "--seed", "1"],
+    ] {
+        let mut command = oncegate(arguments);
+        command.0.stdout(fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device"));
+        let output = command.0.stderr(Stdio::piped()).output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert!(said.contains("error: the results cannot be written"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn what_nobody_can_hear_still_ends_with_its_exit_code() {
+    for arguments in [&["check", "/nowhere"][..], &["doctor"], &["doctor", "/nowhere"], &["records", "show", "x"]] {
+        let mut command = oncegate(arguments);
+        command.0.stderr(fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device"));
+        let code = command.0.stdout(Stdio::null()).status().expect("the binary runs").code();
+        assert!(matches!(code, Some(USAGE | BAD_CONFIG | 1)) && code != Some(101), "{arguments:?}: {code:?}");
+    }
+}
+
+#[test]
 fn a_flag_of_run_that_cannot_be_used_is_a_usage_error_that_names_it() {
     let good = file(CONFIG);
     for (arguments, flag) in [

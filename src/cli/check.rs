@@ -92,12 +92,17 @@ fn refuse(
 ) -> io::Result<u8> {
     let errors = errors.iter().flatten();
     if json {
-        let errors: Vec<_> = errors.flat_map(Errors::iter).map(Diagnostic::to_json).collect();
-        writeln!(out, "{:#}", json!({"ok": false, "errors": errors, "warnings": []}))?;
+        writeln!(out, "{:#}", refusal(errors))?;
     } else {
         errors.into_iter().try_for_each(|errors| writeln!(err, "{}", errors.render(colour)))?;
     }
     Ok(BAD_CONFIG)
+}
+
+/// What scripts are told of files that cannot be used.
+pub(super) fn refusal<'a>(errors: impl IntoIterator<Item = &'a Errors>) -> Value {
+    let errors: Vec<_> = errors.into_iter().flat_map(Errors::iter).map(Diagnostic::to_json).collect();
+    json!({"ok": false, "errors": errors, "warnings": []})
 }
 
 /// What there is to say of a configuration that can be used.

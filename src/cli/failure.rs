@@ -1,6 +1,6 @@
 //! How a command ends: its exit code, and what an error says.
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, io::Write as _, process::ExitCode};
 
 use clap::builder::styling::{AnsiColor, Style};
 
@@ -45,7 +45,8 @@ impl Failure {
     /// Says it on stderr and gives the exit code.
     #[must_use]
     pub fn report(&self) -> ExitCode {
-        anstream::eprint!("{self}");
+        // Where nobody can hear it, the exit code still tells.
+        _ = write!(anstream::stderr(), "{self}");
         self.exit.into()
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Client, ask, bulk,
     client::{record_path, target},
-    put, short,
+    put, say, short,
     show::Filter,
     table,
     target::Target,
@@ -192,7 +192,7 @@ fn would(record: &Value, resolution: &Value, json: bool) -> Result<Exit, Failure
     } else {
         "resolved as executed: its retries would get the answer given"
     };
-    anstream::eprintln!("\nIt would be {what}.\nNothing was changed.");
+    say(format_args!("\nIt would be {what}.\nNothing was changed."));
     Ok(Exit::Ok)
 }
 
