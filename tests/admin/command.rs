@@ -126,7 +126,37 @@ async fn tables_fit_80_columns_and_json_holds_all() {
     assert_eq!(json["records"].as_array().unwrap().len(), 3);
     assert!(json["records"].as_array().unwrap().iter().all(|record| record["id"].as_str().unwrap().len() == 64));
     let limited = on(&served, &["list", "--limit", "2"]).await;
-    assert_eq!((limited.out().lines().count(), limited.err.trim()), (3, "2 records, and there are more: see --limit."));
+    assert_eq!(limited.out().lines().count(), 3);
+    assert!(limited.err.starts_with("2 records, and there are more: see --limit, or say --after "), "{limited:?}");
+}
+
+// contract: section 9
+#[tokio::test]
+async fn a_list_goes_on_where_its_page_ended() {
+    let served = Served::start();
+    for number in 1..=5 {
+        served.put_unknown(id(number)).await;
+    }
+    let mut seen = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let more = after.iter().flat_map(|after| ["--after", after]);
+        let page = on(&served, &["list", "--limit", "2", "--json"].into_iter().chain(more).collect::<Vec<_>>()).await;
+        let page = page.json();
+        assert_eq!(page.as_object().unwrap().len(), 2, "{page}");
+        seen.extend(page["records"].as_array().unwrap().iter().map(|record| record["id"].to_string()));
+        match page["next"].as_str() {
+            Some(next) => after = Some(next.to_owned()),
+            None => break,
+        }
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 5);
+    let first = on(&served, &["list", "--limit", "2"]).await;
+    let next = first.err.split("--after ").nth(1).unwrap().trim().trim_end_matches('.').to_owned();
+    assert_eq!(on(&served, &["list", "--after", &next]).await.out().lines().count(), 4, "the other three");
+    on(&served, &["list", "--after", "nowhere"]).await.fails(64, &["`after` is not the `next` of a page"]);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     Client,
     client::{record_path, target},
-    put, table,
+    put, say, table,
     target::Target,
 };
 use crate::{
@@ -31,6 +31,10 @@ pub(super) struct ListArgs {
     /// How many at most, e.g. --limit 20
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
+
+    /// Go on behind a page: what --json gave as `next`, e.g. --after 3-128
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<String>,
 
     /// Print JSON for scripts, e.g. --json | jq -r '.records[].id'
     #[arg(long)]
@@ -80,34 +84,35 @@ impl Filter {
     }
 }
 
-pub(super) async fn list(ListArgs { filter, state, limit, json, target }: ListArgs) -> Result<Exit, Failure> {
+pub(super) async fn list(ListArgs { filter, state, limit, after, json, target }: ListArgs) -> Result<Exit, Failure> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let client = target.client()?;
-    let (records, has_more) = matching(&client, &filter, state.as_deref(), limit).await?;
+    let (records, next) = matching(&client, &filter, state.as_deref(), limit, after).await?;
     if json {
-        put(format_args!("{:#}", json!({ "records": records, "more": has_more })))?;
+        put(format_args!("{:#}", json!({ "records": records, "next": next })))?;
         return Ok(Exit::Ok);
     }
     if records.is_empty() {
         none_match("No records match.", &client, &filter).await;
     } else {
         put(table::table(&records).trim_end())?;
-        let more = if has_more { ", and there are more: see --limit" } else { "" };
-        anstream::eprintln!("{}{more}.", counted(records.len()));
+        let more =
+            next.map_or_else(String::new, |next| format!(", and there are more: see --limit, or say --after {next}"));
+        say(format_args!("{}{more}.", counted(records.len())));
     }
     Ok(Exit::Ok)
 }
 
 /// Says that nothing was found; and why, where the route's name is none of the configuration's.
 pub(super) async fn none_match(what: &str, client: &Client, filter: &Filter) {
-    anstream::eprintln!("{what}");
+    say(what);
     let Some(route) = &filter.route else { return };
     // That the configuration cannot be seen is no reason to fail: nothing was asked of it.
     let Ok(config) = client.get("/config").await else { return };
     let routes = config["routes"].as_array().into_iter().flatten().chain([&config["fallback"]]);
     let names: Vec<_> = routes.filter_map(|route| route["name"].as_str()).collect();
     if !names.is_empty() && !names.contains(&route.as_str()) {
-        anstream::eprintln!("The configuration has no route {route:?}; it has {}.", names.join(", "));
+        say(format_args!("The configuration has no route {route:?}; it has {}.", names.join(", ")));
     }
 }
 
@@ -125,26 +130,26 @@ pub(super) fn print(record: &Value, given: &str, json: bool) -> Result<(), Failu
     }
     put(table::lines(record).trim_end())?;
     if record["state"] == State::Unknown.as_str() {
-        anstream::eprintln!(
+        say(format_args!(
             "\nLook in the upstream whether it was executed. If it was, its retries are told so:\n  \
              oncegate records resolve {id} --executed{given}\n\
              If it was not, its next retry runs it:\n  \
              oncegate records resolve {id} --not-executed{given}",
             id = super::short(record)
-        );
+        ));
     }
     Ok(())
 }
 
-/// At most `limit` records that match, and whether there are more.
+/// At most `limit` records that match, behind the cursor `after`; and the cursor of more, if there are any.
 pub(super) async fn matching(
     client: &Client,
     filter: &Filter,
     state: Option<&str>,
     limit: usize,
-) -> Result<(Vec<Value>, bool), Failure> {
+    mut after: Option<String>,
+) -> Result<(Vec<Value>, Option<String>), Failure> {
     let mut records: Vec<Value> = Vec::new();
-    let mut after: Option<String> = None;
     loop {
         let mut query = filter.query(state);
         query.push(("limit", (limit - records.len()).min(PAGE).to_string()));
@@ -156,7 +161,7 @@ pub(super) async fn matching(
         }
         after = page["next"].as_str().map(str::to_owned);
         if after.is_none() || records.len() >= limit {
-            return Ok((records, after.is_some()));
+            return Ok((records, after));
         }
     }
 }
