@@ -41,6 +41,7 @@ use self::{
 pub(crate) use diagnostic::wrap;
 pub(crate) use file::NO_ROUTE;
 pub(crate) use show::{show_guard, show_host, show_key, show_scope};
+pub(crate) use value::{duration, show_duration};
 
 /// What the flags of `run` say. They beat the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     cli::{Exit, Failure},
+    config,
     store::State,
 };
 
@@ -66,7 +67,7 @@ pub(super) struct Filter {
     route: Option<String>,
 
     /// Only records whose state is at least this old, e.g. --older 10m
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = older)]
     older: Option<Duration>,
 }
 
@@ -78,7 +79,7 @@ impl Filter {
 
     fn query(&self, state: Option<&str>) -> Vec<(&'static str, String)> {
         let Self { route, older } = self;
-        let older = older.map(|older| humantime::format_duration(older).to_string());
+        let older = older.map(config::show_duration);
         let pairs = [("state", state.map(str::to_owned)), ("route", route.clone()), ("older", older)];
         pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
@@ -139,6 +140,11 @@ pub(super) fn print(record: &Value, given: &str, json: bool) -> Result<(), Failu
         ));
     }
     Ok(())
+}
+
+/// A duration as the configuration has it.
+fn older(text: &str) -> Result<Duration, String> {
+    config::duration(text).map_err(|wrong| wrong.help)
 }
 
 /// At most `limit` records that match, behind the cursor `after`; and the cursor of more, if there are any.
