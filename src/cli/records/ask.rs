@@ -22,7 +22,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     };
     read.map_err(|error| {
         Failure::new(
-            Exit::Usage,
+            Exit::Failure,
             format!("{} cannot be read", file.display()),
             error.to_string(),
             "name a file that can",

@@ -52,11 +52,11 @@ pub(super) struct ResolveArgs {
     not_executed: bool,
 
     /// The answer, e.g. --response answer.json, or - for stdin
-    #[arg(long, value_name = "FILE", requires = "executed")]
+    #[arg(long, value_name = "FILE", requires = "executed", conflicts_with = "not_executed")]
     response: Option<PathBuf>,
 
     /// The answer's status, e.g. --status 201; the response file is its body then
-    #[arg(long, value_name = "CODE", requires = "executed", value_parser = clap::value_parser!(u16).range(200..=599))]
+    #[arg(long, value_name = "CODE", requires = "executed", conflicts_with = "not_executed", value_parser = clap::value_parser!(u16).range(200..=599))]
     status: Option<u16>,
 
     /// A field of the answer, with --status, e.g. -H 'Content-Type: text/plain'
