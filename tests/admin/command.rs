@@ -235,7 +235,13 @@ async fn a_request_is_found_by_flags_or_from_a_file() {
     );
     let found = on(&served, &["find", "--request", file.to_str().unwrap(), "--json"]).await;
     assert_eq!(found.json()["id"], charge.to_string());
-    on(&served, &["find", "--route", "charge", "--key", "k"]).await.fails(64, &["No route has this name"]);
+    on(&served, &["find", "--route", "charge", "--key", "k"])
+        .await
+        .fails(64, &["No route has this name", "name one of: charges, events, "]);
+    let number = served.file("number.json", r#"{"route": "charges", "authority": "h", "key": 12}"#);
+    on(&served, &["find", "--request", number.to_str().unwrap()]).await.fails(64, &["`key` is a text"]);
+    let missing = on(&served, &["find", "--route", "charges", "--authority", "h", "--key", "k"]).await;
+    missing.fails(1, &["there is no such record", "not sent by the client: header:authorization, query:tenant"]);
 }
 
 #[tokio::test]
@@ -321,6 +327,14 @@ async fn a_bulk_change_stops_when_the_store_does() {
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_read_is_no_usage_error() {
+    let served = Served::start();
+    let executed = ["resolve", "0123456789abcdef", "--executed", "--response", "/nonexistent/answer"];
+    on(&served, &executed).await.fails(1, &["/nonexistent/answer cannot be read"]);
+    on(&served, &["find", "--request", "/nonexistent/sent"]).await.fails(1, &["/nonexistent/sent cannot be read"]);
+}
+
+#[tokio::test]
 async fn several_are_resolved_only_when_somebody_says_so() {
     let served = Served::start();
     served.put_unknown(id(1)).await;
@@ -328,10 +342,13 @@ async fn several_are_resolved_only_when_somebody_says_so() {
     assert_eq!(said.code, Some(64), "{said:?}");
     assert!(said.err.contains("nobody is there to confirm") && said.err.contains("--yes"), "{said:?}");
     on(&served, &["resolve", "--not-executed"]).await.fails(64, &["not said what to resolve", "--route"]);
+    let there = served.file("answer.json", "{\"status\": 200}");
     for nonsense in [
         &["resolve", "0123456789abcdef"][..],
         &["resolve", "0123456789abcdef", "--executed", "--not-executed"],
-        &["resolve", "0123456789abcdef", "--not-executed", "--response", "f"],
+        &["resolve", "0123456789abcdef", "--not-executed", "--response", there.to_str().unwrap()],
+        &["resolve", "0123456789abcdef", "--not-executed", "--status", "200"],
+        &["list", "--older", "10M"],
         &["resolve", "0123456789abcdef", "--route", "r", "--executed"],
         &["resolve", "--state", "completed", "--executed"],
         &["list", "--limit", "0"],

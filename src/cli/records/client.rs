@@ -137,8 +137,14 @@ impl Client {
                 let remedy = "look at its log, and at `/readyz?store`; then try again";
                 (format!("the Oncegate at {place} cannot do that now"), remedy)
             }
+            StatusCode::BAD_REQUEST => ("that cannot be asked".to_owned(), ""),
             status => (format!("{place} refuses that with {status}"), ""),
         };
+        let known = ["routes", "scope"].into_iter().find_map(|member| {
+            let names: Vec<_> = refused.problem[member].as_array()?.iter().filter_map(Value::as_str).collect();
+            Some(if names.is_empty() { "it has none".to_owned() } else { format!("name one of: {}", names.join(", ")) })
+        });
+        let remedy = known.as_deref().unwrap_or(remedy);
         let exit = match refused.status {
             StatusCode::SERVICE_UNAVAILABLE => Exit::Unavailable,
             StatusCode::BAD_REQUEST => Exit::Usage,
