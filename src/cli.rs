@@ -5,6 +5,7 @@
 
 mod args;
 pub mod check;
+mod columns;
 pub mod demo;
 pub mod doctor;
 pub mod explain;

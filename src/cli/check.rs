@@ -8,18 +8,21 @@ use std::{
     path::Path,
 };
 
+use http::Method;
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
 
 use self::{
     moved::{Moved, moved},
     store::{LeftBehind, left_behind},
 };
+use super::columns::{broken, padded};
 use crate::{
     config::{
         self, Config, Diagnostic, Errors, IdentityChange, Loaded, Overrides, settled::Route, show_guard, show_host,
         show_key, show_scope, wrap,
     },
-    rule::policy::Mode,
+    rule::{method, policy::Mode},
 };
 
 /// Exit code of a configuration that can be used.
@@ -206,7 +209,8 @@ fn handling(route: &Route) -> Vec<String> {
         Mode::Observe => "observes",
     };
     let methods = show_guard(&policy.guard);
-    if methods.is_empty() {
+    let guards_none = |own: &Vec<Method>| !own.iter().any(|own| method::guards(policy, own));
+    if methods.is_empty() || route.methods.as_ref().is_some_and(guards_none) {
         return vec!["passes everything".to_owned()];
     }
     let keys = policy.key.iter().enumerate();
@@ -220,7 +224,7 @@ fn handling(route: &Route) -> Vec<String> {
 fn table(rows: &[[Vec<String>; 3]]) -> String {
     /// What the three columns may always have.
     const LEAST: [usize; 3] = [20, 26, COLUMNS - 2 * 2 - 20 - 26];
-    let natural = |column: usize| rows.iter().flat_map(|row| &row[column]).map(|line| line.chars().count()).max();
+    let natural = |column: usize| rows.iter().flat_map(|row| &row[column]).map(|line| line.width()).max();
     let mut widths: [usize; 3] = std::array::from_fn(|column| natural(column).unwrap_or(0));
     for column in 0..widths.len() {
         let excess = widths.iter().sum::<usize>().saturating_sub(LEAST.iter().sum());
@@ -233,25 +237,10 @@ fn table(rows: &[[Vec<String>; 3]]) -> String {
             std::array::from_fn(|column| row[column].iter().flat_map(|line| broken(line, widths[column])).collect());
         for at in 0..cells.iter().map(Vec::len).max().unwrap_or(0) {
             let cell = |column: usize| cells[column].get(at).map_or("", String::as_str);
-            let line: Vec<_> = (0..3).map(|column| format!("{:1$}", cell(column), widths[column])).collect();
+            let line: Vec<_> = (0..3).map(|column| padded(cell(column), widths[column])).collect();
             text.push_str(line.join("  ").trim_end());
             text.push('\n');
         }
     }
     text
-}
-
-/// A line in pieces of at most `width` characters, broken behind a blank or a slash where one is near.
-fn broken(line: &str, width: usize) -> Vec<String> {
-    let characters: Vec<char> = line.chars().collect();
-    let mut rest = &characters[..];
-    let mut pieces = Vec::new();
-    while rest.len() > width {
-        let gap = rest[..width].iter().rposition(|character| matches!(character, ' ' | '/' | '+' | ':'));
-        let end = gap.map(|gap| gap + 1).filter(|end| end * 2 > width).unwrap_or(width);
-        pieces.push(rest[..end].iter().collect::<String>().trim_end().to_owned());
-        rest = &rest[end..];
-    }
-    pieces.push(rest.iter().collect());
-    pieces
 }

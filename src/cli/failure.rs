@@ -4,6 +4,8 @@ use std::{fmt, io::Write as _, process::ExitCode};
 
 use clap::builder::styling::{AnsiColor, Style};
 
+use crate::config::wrap;
+
 /// Exit codes, after sysexits.h (contract: section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -25,6 +27,11 @@ impl From<Exit> for ExitCode {
         Self::from(exit as u8)
     }
 }
+
+/// Columns that errors keep to where they can.
+const COLUMNS: usize = 80;
+/// Of what stands before `why` and `do`.
+const INDENT: usize = 8;
 
 /// Why a command failed: what, why, what to do.
 #[derive(Debug)]
@@ -56,6 +63,8 @@ impl fmt::Display for Failure {
         let error = AnsiColor::Red.on_default().bold();
         let label = Style::new().bold();
         let Self { exit: _, what, why, remedy } = self;
+        let below = |text: &str| wrap(text, COLUMNS - INDENT).replace('\n', &format!("\n{:INDENT$}", ""));
+        let [what, why, remedy] = [what, why, remedy].map(|text| below(text));
         writeln!(f, "{error}error{error:#}{label}: {what}{label:#}")?;
         if !why.is_empty() {
             writeln!(f, "   {label}why{label:#}: {why}")?;

@@ -80,6 +80,21 @@ fn the_routes_fit_eighty_columns() {
 }
 
 #[test]
+fn a_route_that_guards_none_of_its_methods_is_shown_so() {
+    let shown =
+        |lines: &str| run(&format!("{BASE}[[routes]]\nname = \"r\"\npath = \"/r\"\n{lines}\n"), None, false).out;
+    assert!(shown("methods = [\"GET\", \"PUT\"]").contains("passes everything"));
+    assert!(!shown("methods = [\"GET\", \"POST\"]").contains("passes everything"));
+    assert!(!shown("methods = [\"PUT\"]\nguard = [\"PUT\"]").contains("passes everything"));
+}
+
+#[test]
+fn columns_stand_below_each_other_whatever_is_in_them() {
+    let wide = run(&ROUTES.replace("create charge", "注文を作成する"), None, false).out;
+    assert!(wide.contains("\n注文を作成する        POST  "), "{wide}");
+}
+
+#[test]
 fn a_bad_file_exits_78_and_says_so_on_stderr() {
     let run = run("[server]\nlistne = \"0.0.0.0:80\"\n", None, false);
     assert_eq!((run.code, run.out.as_str()), (BAD_CONFIG, ""));
@@ -95,7 +110,8 @@ fn a_file_that_is_not_there_is_said_in_words() {
     insta::assert_snapshot!(String::from_utf8(err).unwrap(), @"
     error: /nowhere/x.toml cannot be read: no such file or directory
      |
-     = help: name a configuration file: oncegate run -c FILE
+     = help: name a file that is there, and that this user may read: FILE,
+             -c FILE, or ONCEGATE_CONFIG
 
     1 error; the configuration is not usable
     ");
