@@ -45,7 +45,7 @@ const STYLES: Styles = Styles::styled()
 #[command(
     name = "oncegate",
     version,
-    about = "Put it in front of any HTTP API, and POST becomes safe to retry",
+    about = "Oncegate: an idempotency reverse proxy. Put it in front of any HTTP API, and POST becomes safe to retry",
     long_about = "Oncegate is an idempotency reverse proxy. Put it in front of any HTTP API: a request that \
                   carries an Idempotency-Key is sent on at most once, and every retry of it gets the first \
                   one's answer. Everything else passes unchanged.",
@@ -53,7 +53,6 @@ const STYLES: Styles = Styles::styled()
                   Exit codes: 0 ok, 64 usage, 69 cannot bind or reach, 78 bad configuration,\n1 anything else.",
     max_term_width = 80,
     styles = STYLES,
-    disable_help_subcommand = true,
     arg_required_else_help = true,
     subcommand_required = true
 )]

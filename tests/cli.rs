@@ -179,6 +179,31 @@ fn every_help_text_fits_80_columns_and_has_an_example() {
 }
 
 #[test]
+fn help_says_what_this_is_and_of_which_command() {
+    assert!(oncegate(&["-h"]).prints().starts_with("Oncegate: an idempotency reverse proxy."));
+    assert!(oncegate(&["--help"]).prints().starts_with("Oncegate is an idempotency reverse proxy."));
+    assert_eq!(oncegate(&["help", "check"]).prints(), oncegate(&["check", "--help"]).prints());
+    assert!(!oncegate(&["man"]).prints().contains(".TH ONCEGATE-HELP"));
+}
+
+#[test]
+fn errors_fit_80_columns() {
+    for arguments in [
+        &["run"][..],
+        &["check"],
+        &["records", "list"],
+        &["records", "resolve", "x", "--executed"],
+        &["check", "/nowhere"],
+    ] {
+        let said = String::from_utf8(oncegate(arguments).output().stderr).expect("text");
+        let wide = said.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(wide, None, "{arguments:?}");
+    }
+    let missing = oncegate(&["doctor", "/nowhere"]).fails(BAD_CONFIG);
+    assert!(!missing.contains("oncegate run"), "{missing}");
+}
+
+#[test]
 fn no_colour_goes_where_there_is_no_terminal() {
     let bad = file("[server]\nlisten = 1\n");
     for arguments in [&["--help"][..], &["frobnicate"], &["check"], &["check", bad.name()], &["doctor", bad.name()]] {
