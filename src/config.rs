@@ -120,7 +120,10 @@ fn read(path: &Path) -> Result<(String, String), Errors> {
     let name = path.display().to_string();
     let error = |why: String, help: &str| Errors::from(Diagnostic::error(format!("{name} {why}")).help(help));
     let bytes = fs::read(path).map_err(|cause| {
-        error(format!("cannot be read: {}", files::reason(&cause)), "name a configuration file: oncegate run -c FILE")
+        error(
+            format!("cannot be read: {}", files::reason(&cause)),
+            "name a file that is there, and that this user may read: FILE, -c FILE, or ONCEGATE_CONFIG",
+        )
     })?;
     let text = String::from_utf8(bytes).map_err(|cause| {
         let at = cause.utf8_error().valid_up_to();

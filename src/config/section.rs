@@ -77,6 +77,15 @@ impl<'a> Reader<'a> {
             };
             match (self.env)(name) {
                 Some(value) => expanded.push_str(&value),
+                None if name.is_empty() => {
+                    self.error(span, "`${}` without a name", "", "say ${NAME}, or $${ for a literal ${");
+                    whole = false;
+                }
+                None if name.contains("${") => {
+                    let help = "say one name, ${NAME}: what stands for it is not looked into; $${ is a literal ${";
+                    self.error(span, "`${` within `${…}`", "", help);
+                    return None;
+                }
                 None if name.contains(':') => {
                     let name = name.split(':').next().unwrap_or_default();
                     let help = format!("set {name} where oncegate runs, and say ${{{name}}}");

@@ -52,6 +52,8 @@ pub(super) fn errors(source: &Arc<Source>, text: &str, errors: &[toml::de::Error
         found.push(match (is_twice, is_single) {
             (true, true) => diagnostic.help("routes are a list: begin each with [[routes]]"),
             (true, false) => twice(source, text, &place, diagnostic),
+            (false, _) if text[place.start..].starts_with(|c: char| c.is_control() && !c.is_whitespace()) => diagnostic
+                .help("a control character stands in no text: leave it out, or write its escape, such as \\u0000"),
             (false, _) => {
                 let remedy = REMEDIES.iter().find(|(words, _)| error.message().contains(words));
                 diagnostic.help(remedy.map_or(OTHERWISE, |(_, remedy)| remedy))

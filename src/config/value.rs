@@ -70,7 +70,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Wrong> {
         let (number, tail) = rest.split_at(digits);
         let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
-        let number: u64 = number.parse().map_err(|_| bad())?;
+        // A number beyond all numbers is a long time too.
+        let number: u64 = number.parse().or_else(|_| if number.is_empty() { Err(bad()) } else { Ok(u64::MAX) })?;
         if unit.is_empty() {
             return wrong("a duration without a unit", "add one of ms, s, m, h, d: say 30s, 5m, 24h");
         }
@@ -141,8 +142,9 @@ const UNIX_PATH_BYTES: usize = 107;
 
 fn unix_path(path: &str) -> Result<PathBuf, Wrong> {
     match path.len() {
+        _ if path.contains('\0') => wrong("a unix socket's path with a NUL", "say \"unix:/run/oncegate.sock\""),
         0 => wrong("a unix socket without a path", "say \"unix:/run/oncegate.sock\""),
-        1..=UNIX_PATH_BYTES if !path.contains('\0') => Ok(PathBuf::from(path)),
+        1..=UNIX_PATH_BYTES => Ok(PathBuf::from(path)),
         _ => wrong(
             "a unix socket's path of more than 107 bytes",
             "choose a shorter one: say \"unix:/run/oncegate.sock\"",
@@ -250,8 +252,10 @@ pub(crate) fn docs_url(text: &str) -> Result<String, Wrong> {
 
 /// A name that stands behind a prefix.
 fn named(name: &str, say: &str) -> Result<String, Wrong> {
-    if name.is_empty() || name.chars().any(char::is_control) {
+    if name.is_empty() {
         wrong("a name is missing", say)
+    } else if name.chars().any(char::is_control) {
+        wrong("a name with control characters", say)
     } else {
         Ok(name.to_owned())
     }

@@ -84,10 +84,19 @@ cases! {
     an_upstream_without_a_name: "[defaults]\nscope = \"shared\"\n[upstreams]\nurl = \"http://127.0.0.1:9000\"\n";
     a_table_that_is_none: "server = \"0.0.0.0:8080\"\n";
 
+    a_name_of_the_environment_that_is_empty: policy("docs_url = \"${}\"");
+    a_name_of_the_environment_within_another: policy("docs_url = \"${A${B}}\"");
+    a_control_character_in_a_text: policy("docs_url = \"a\u{0}b\"");
+    a_key_source_and_a_scope_part_twice_are_worth_a_word: policy("key = [\"header:a\", \"query:b\", \"header:A\"]").replace("\"header:authorization\"", "\"header:authorization\", \"header:Authorization\"");
+    defaults_that_guard_nothing_are_worth_a_word: policy("guard = []");
+    a_number_beyond_its_bounds: policy("max_waiters = 9223372036854775807");
+    a_socket_with_a_nul: table("[server]\nlisten = \"unix:/run/a\\u0000\"");
+
     a_duration_without_a_unit: policy("retention = \"24\"");
     a_duration_as_a_number: policy("retention = 86400");
     a_duration_with_an_unknown_unit: policy("retention = \"1w\"");
     a_duration_of_no_length: policy("response_timeout = \"0s\"");
+    a_duration_beyond_all_numbers: policy("retention = \"99999999999999999999h\"");
     a_duration_beyond_all_use: policy("unknown_retention = \"99999999999d\"");
     a_size_without_a_unit: policy("max_request_body = \"1048576\"");
     a_size_as_a_number: policy("max_request_body = 1048576");
@@ -161,6 +170,9 @@ cases! {
     no_upstream_chosen_of_two: format!("{BASE}[upstreams.b]\nurl = \"http://127.0.0.1:9001\"\n[[routes]]\nname = \"r\"\npath = \"/\"\n");
     two_routes_for_the_same_requests:
         route("path = \"/v1/{id}\"\nmethods = [\"POST\", \"PUT\"]\n[[routes]]\nname = \"s\"\npath = \"/v1/{charge}\"\nmethods = [\"POST\"]");
+    a_host_with_a_scheme: route("path = \"/\"\nhost = \"http://a.com\"");
+    a_path_with_a_nul: route("path = \"/a\\u0000\"");
+    two_parameters_in_one_segment: route("path = \"/{x}{y}\"");
     a_host_that_is_none_is_not_every_host:
         route("path = \"/a\"\nhost = \"a b\"\n[[routes]]\nname = \"s\"\npath = \"/a\"");
     methods_that_are_none_are_not_all_methods: format!(

@@ -257,6 +257,10 @@ pub(super) fn fallback(
     if falls_back(read) {
         let section = section.unwrap_or(top);
         layer.relate(section, &section.span, Some(whole.store), whole.client_certificates());
+        if layer.policy().mode != Mode::Off && !guards(&layer, None) {
+            let help = "say guard = \"non-idempotent\", or mode = \"off\" if that is meant";
+            section.reader.warn(&section.place("guard"), "requests that no route matches are not guarded", help);
+        }
         // A route that could not be read may be the one that catches all.
         let told = read.iter().all(|read| read.route.is_some());
         if guards(&layer, None) && !layer.has_scope() && told {
