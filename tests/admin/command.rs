@@ -390,6 +390,25 @@ async fn what_cannot_be_reached_is_69() {
 }
 
 #[tokio::test]
+async fn only_of_a_change_it_is_said_that_it_may_have_happened() {
+    // It takes connections, and ends each.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let id = "0".repeat(64);
+    for (arguments, changes) in [
+        (&["list"][..], false),
+        (&["show", &id], false),
+        (&["find", "--route", "r", "--key", "k"], false),
+        (&["forget", &id, "--force"], true),
+    ] {
+        let said = run(&[arguments, &["--admin", &address]].concat()).await;
+        said.fails(69, &["did not answer", "--admin names"]);
+        assert_eq!(said.err.contains("may have"), changes, "{said:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_configuration_says_where_to_ask_and_with_which_token() {
     let served = Served::start();
     served.put_unknown(id(1)).await;

@@ -70,11 +70,11 @@ pub(super) struct ResolveArgs {
     #[command(flatten)]
     filter: Filter,
 
-    /// Only say what would be resolved
+    /// Only say what would be resolved, e.g. --older 10m --not-executed --dry-run
     #[arg(long)]
     dry_run: bool,
 
-    /// Do not ask before resolving several
+    /// Do not ask before resolving several, e.g. --state unknown --not-executed --yes
     #[arg(short, long)]
     yes: bool,
 
@@ -92,7 +92,7 @@ pub(super) struct ForgetArgs {
     /// The record: 16 or 64 hex digits, or a problem's `instance`
     id: String,
 
-    /// Also while its request is under way
+    /// Also while its request is under way, e.g. forget 0123456789abcdef --force
     #[arg(long)]
     force: bool,
 
