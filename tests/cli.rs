@@ -334,6 +334,7 @@ fn the_manual_has_a_page_for_each_command() {
     assert_eq!(oncegate(&["man", dir_name.to_str().expect("UTF-8")]).prints(), "");
     let whole = oncegate(&["man"]).prints();
     assert!(whole.contains(".TH ONCEGATE 1"));
+    assert!(whole.contains(".SH EXAMPLES\n") && !whole.contains(".SH EXTRA"));
     for command in oncegate::cli::Cli::command().get_subcommands() {
         let page = dir_name.join(format!("oncegate-{}.1", command.get_name()));
         let text = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));

@@ -53,6 +53,8 @@ fn collect(command: &clap::Command, found: &mut Vec<(String, Vec<u8>)>) {
         .source(concat!("oncegate ", env!("CARGO_PKG_VERSION")))
         .render(&mut page)
         .expect("a Vec takes every write");
+    // What stands below a command's help is its examples.
+    let page = String::from_utf8(page).expect("roff is text").replace(".SH EXTRA\n", ".SH EXAMPLES\n").into_bytes();
     found.push((format!("{name}.1"), page));
     // `help` shows what these pages say.
     let is_page = |command: &&clap::Command| !command.is_hide_set() && command.get_name() != "help";

@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::finding::{BODY_NOT_READ, Finding, KeyFound, NO_KEY, Request, Would, bytes};
 use crate::{
@@ -253,7 +254,7 @@ fn line(text: &mut String, label: &str, value: &str) {
         let last = lines.last_mut().expect("never empty");
         if last.is_empty() {
             last.push_str(word);
-        } else if LABEL + last.chars().count() + 1 + word.chars().count() > COLUMNS {
+        } else if LABEL + last.width() + 1 + word.width() > COLUMNS {
             lines.push(word.to_owned());
         } else {
             last.push(' ');
