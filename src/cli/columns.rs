@@ -20,7 +20,7 @@ pub(super) fn broken(line: &str, width: usize) -> Vec<String> {
         let near = gap.filter(|end| rest[..**end].width() * 2 > width);
         // One character at least, however wide.
         let first = rest.chars().next().map_or(rest.len(), char::len_utf8);
-        let end = near.or(fitting.last()).copied().unwrap_or(first);
+        let end = near.or_else(|| fitting.last()).copied().unwrap_or(first);
         pieces.push(rest[..end].trim_end().to_owned());
         rest = &rest[end..];
     }

@@ -130,18 +130,12 @@ pub(crate) fn read(
 /// The language's version, of which there is one.
 fn version(top: &Section<'_, '_>) {
     let Some(entry) = top.get("version") else { return };
-    match entry.value.get_ref() {
-        DeValue::Integer(number) if number.as_str() != "1" => {
-            let help = "say version = 1, or leave it out; for a later one take a later oncegate";
-            top.reader.error(
-                &entry.value.span(),
-                "a version of the language that this oncegate does not know",
-                "",
-                help,
-            );
-        }
-        _ => _ = top.integer("version"),
+    if matches!(entry.value.get_ref(), DeValue::Integer(number) if number.as_str() != "1") {
+        let help = "say version = 1, or leave it out; for a later one take a later oncegate";
+        let message = "a version of the language that this oncegate does not know";
+        return top.reader.error(&entry.value.span(), message, "", help);
     }
+    top.integer("version");
 }
 
 /// Where to listen: as the flag says, or the file, or by default; `None` where what is said cannot be read.

@@ -203,7 +203,7 @@ pub(crate) fn upstream_url(text: &str) -> Result<UpstreamUrl, Wrong> {
     if bracketed.is_some_and(|host| host.parse::<Ipv6Addr>().is_err()) {
         return wrong("a URL with brackets around what is no IPv6 address", "say \"http://[::1]:9000\"");
     }
-    let host = bracketed.unwrap_or(authority.host());
+    let host = bracketed.unwrap_or_else(|| authority.host());
     // Read by hand: `Authority` takes a port beyond 65535 for none.
     let port = match authority.as_str().strip_prefix(authority.host()).unwrap_or_default().strip_prefix(':') {
         None if tls => 443,

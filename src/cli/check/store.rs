@@ -83,9 +83,10 @@ fn servers(was: &RedisServers, is: &RedisServers) -> Option<LeftBehind> {
 /// Where a URL leads, whoever asks there, and by TLS or not: host and port, and the database.
 fn place(url: &str) -> Option<((String, u16), i64)> {
     let info = url.into_connection_info().ok()?;
-    let address = match info.addr() {
-        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host.clone(), *port),
-        other => (other.to_string(), 0),
+    let address = if let ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } = info.addr() {
+        (host.clone(), *port)
+    } else {
+        (info.addr().to_string(), 0)
     };
     Some((address, info.redis_settings().db()))
 }
