@@ -209,6 +209,25 @@ async fn a_dry_run_says_what_would_become_of_a_record_and_changes_nothing() {
     completed.fails(1, &["would not allow", "nothing was changed", "this one is completed"]);
 }
 
+/// A record does not tell that observing left it; what its route does now, the configuration tells.
+// contract: R-24
+#[tokio::test]
+async fn records_that_no_retry_meets_are_told_apart() {
+    let served = Served::start();
+    served.put(id(1), "watched", unknown(), DAY).await;
+    served.put(id(2), "charges", unknown(), DAY).await;
+    let note = "not enforce: watched.\nUnknown records there were observed";
+    let name = id(1).to_string();
+    let all = ["resolve", "--state", "unknown", "--not-executed", "--dry-run"];
+    for arguments in [&["list"][..], &["show", &name], &all] {
+        assert!(on(&served, arguments).await.err.contains(note), "{arguments:?}");
+    }
+    let other = id(2).to_string();
+    for arguments in [&["list", "--route", "charges"][..], &["show", &other], &["list", "--json"]] {
+        assert!(!on(&served, arguments).await.err.contains("not enforce"), "{arguments:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_mistyped_route_is_told_as_one() {
     let served = Served::start();

@@ -9,7 +9,7 @@ use super::{
     Client, ask,
     change::resolve_path,
     put, say, short,
-    show::{Filter, counted, matching, none_match},
+    show::{Filter, counted, matching, none_match, note_unguarded},
     table, text,
 };
 use crate::{
@@ -53,6 +53,7 @@ pub(super) async fn resolve(
         if records.is_empty() {
             none_match("No unknown records match.", client, filter).await;
         }
+        note_unguarded(client, &records).await;
     }
     if dry_run || records.is_empty() {
         if json {

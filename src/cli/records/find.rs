@@ -64,8 +64,9 @@ pub(super) async fn find(args: FindArgs) -> Result<Exit, Failure> {
         None => sent(route, authority, key, &scope)?,
     };
     let given = target.given();
-    let record = target.client()?.ask(Method::POST, FIND, None, Some(&sent)).await?;
-    show::print(&record, &given, json)?;
+    let client = target.client()?;
+    let record = client.ask(Method::POST, FIND, None, Some(&sent)).await?;
+    show::print(&client, &record, &given, json).await?;
     Ok(Exit::Ok)
 }
 

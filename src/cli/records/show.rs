@@ -100,6 +100,7 @@ pub(super) async fn list(ListArgs { filter, state, limit, after, json, target }:
         let more =
             next.map_or_else(String::new, |next| format!(", and there are more: see --limit, or say --after {next}"));
         say(format_args!("{}{more}.", counted(records.len())));
+        note_unguarded(&client, &records).await;
     }
     Ok(Exit::Ok)
 }
@@ -110,22 +111,49 @@ pub(super) async fn none_match(what: &str, client: &Client, filter: &Filter) {
     let Some(route) = &filter.route else { return };
     // That the configuration cannot be seen is no reason to fail: nothing was asked of it.
     let Ok(config) = client.get("/config").await else { return };
-    let routes = config["routes"].as_array().into_iter().flatten().chain([&config["fallback"]]);
-    let names: Vec<_> = routes.filter_map(|route| route["name"].as_str()).collect();
+    let names: Vec<_> = routes(&config).filter_map(|route| route["name"].as_str()).collect();
     if !names.is_empty() && !names.contains(&route.as_str()) {
         say(format_args!("The configuration has no route {route:?}; it has {}.", names.join(", ")));
     }
 }
 
+fn routes(config: &Value) -> impl Iterator<Item = &Value> {
+    config["routes"].as_array().into_iter().flatten().chain([&config["fallback"]])
+}
+
+/// Says which unknown records nobody's retry meets: a record does not tell whether observing left it, but its route's mode
+/// does whether anything looks at it.
+pub(super) async fn note_unguarded(client: &Client, records: &[Value]) {
+    let unknown = || records.iter().filter(|record| record["state"] == State::Unknown.as_str());
+    if unknown().next().is_none() {
+        return;
+    }
+    // As above.
+    let Ok(config) = client.get("/config").await else { return };
+    let unguarded = routes(&config).filter(|route| route["mode"] == "observe" || route["mode"] == "off");
+    let names = unguarded.filter_map(|route| route["name"].as_str());
+    let names: Vec<_> = names.filter(|name| unknown().any(|record| record["route"] == **name)).collect();
+    if !names.is_empty() {
+        let what = if names.len() == 1 { "This route does" } else { "These routes do" };
+        say(format_args!(
+            "{what} not enforce: {}.\n\
+             Unknown records there were observed, or are left from before: no retry is\n\
+             refused or answered by them.",
+            names.join(", ")
+        ));
+    }
+}
+
 pub(super) async fn show(ShowArgs { id, json, target }: ShowArgs) -> Result<Exit, Failure> {
     let given = target.given();
-    let record = target.client()?.get(&record_path(&id)?).await?;
-    print(&record, &given, json)?;
+    let client = target.client()?;
+    let record = client.get(&record_path(&id)?).await?;
+    print(&client, &record, &given, json).await?;
     Ok(Exit::Ok)
 }
 
 /// Shows one record, and what can be done about it by commands that are `given` the same flags.
-pub(super) fn print(record: &Value, given: &str, json: bool) -> Result<(), Failure> {
+pub(super) async fn print(client: &Client, record: &Value, given: &str, json: bool) -> Result<(), Failure> {
     if json {
         return put(format_args!("{record:#}"));
     }
@@ -138,6 +166,7 @@ pub(super) fn print(record: &Value, given: &str, json: bool) -> Result<(), Failu
              oncegate records resolve {id} --not-executed{given}",
             id = super::short(record)
         ));
+        note_unguarded(client, std::slice::from_ref(record)).await;
     }
     Ok(())
 }
