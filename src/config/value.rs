@@ -227,9 +227,11 @@ pub(crate) fn redis_url(text: &str) -> Result<String, Wrong> {
     if place.is_empty() || place.starts_with(['/', ':']) || text.contains(char::is_whitespace) {
         return wrong("not the URL of a Redis server", SAY);
     }
-    // The database's number is behind the first slash; the client takes any other path for a bad one.
+    // The database's number is behind the first slash; the client takes any other path for a bad one, but for slashes
+    // around it, and a negative one for good.
     let database = place.split(['?', '#']).next().and_then(|place| place.split_once('/')).map_or("", |(_, path)| path);
-    if !database.is_empty() && database.trim_end_matches('/').parse::<u32>().is_err() {
+    let database = database.trim_matches('/');
+    if !database.is_empty() && database.parse::<u32>().is_err() {
         return wrong("the URL of a Redis server with a database that is no number", SAY);
     }
     // Read as the client will read it.
