@@ -5,10 +5,12 @@
 
 mod args;
 pub mod check;
+mod columns;
 pub mod demo;
 pub mod doctor;
 pub mod explain;
 mod failure;
+mod output;
 mod pages;
 pub mod records;
 pub mod run;
@@ -24,6 +26,7 @@ use clap::{
     },
 };
 
+use self::output::{put, say};
 pub use self::{
     args::{CHECK_EXAMPLES, CheckArgs, ConfigFile, ConfigFlag, RUN_EXAMPLES, RunArgs},
     failure::{Exit, Failure},
@@ -42,7 +45,7 @@ const STYLES: Styles = Styles::styled()
 #[command(
     name = "oncegate",
     version,
-    about = "Put it in front of any HTTP API, and POST becomes safe to retry",
+    about = "Oncegate: an idempotency reverse proxy. Put it in front of any HTTP API, and POST becomes safe to retry",
     long_about = "Oncegate is an idempotency reverse proxy. Put it in front of any HTTP API: a request that \
                   carries an Idempotency-Key is sent on at most once, and every retry of it gets the first \
                   one's answer. Everything else passes unchanged.",
@@ -50,7 +53,6 @@ const STYLES: Styles = Styles::styled()
                   Exit codes: 0 ok, 64 usage, 69 cannot bind or reach, 78 bad configuration,\n1 anything else.",
     max_term_width = 80,
     styles = STYLES,
-    disable_help_subcommand = true,
     arg_required_else_help = true,
     subcommand_required = true
 )]
@@ -150,10 +152,13 @@ pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Shows what is wrong with a configuration.
-pub(crate) fn refuse_config(errors: &config::Errors) -> ExitCode {
-    anstream::eprintln!("{}", errors.render(true));
-    Exit::Config.into()
+/// Says what is wrong with a configuration: with `json` as `check --json` does, on stdout.
+fn refuse_config(errors: &config::Errors, json: bool) -> Result<ExitCode, Failure> {
+    match json {
+        true => put(format_args!("{:#}\n", check::refusal([errors])))?,
+        false => say(errors.render(true)),
+    }
+    Ok(Exit::Config.into())
 }
 
 fn check(CheckArgs { config, against, json }: CheckArgs) -> ExitCode {
@@ -172,6 +177,6 @@ pub(crate) fn written(code: io::Result<u8>) -> ExitCode {
         Ok(code) => code.into(),
         // A reader that has seen enough, as in `oncegate man | head`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok.into(),
-        Err(error) => Failure::new(Exit::Failure, "the results cannot be written", error.to_string(), "").report(),
+        Err(error) => output::unwritten(&error).report(),
     }
 }

@@ -38,8 +38,10 @@ use self::{
     diagnostic::{Severity, Source},
     file::Outcome,
 };
+pub(crate) use diagnostic::wrap;
 pub(crate) use file::NO_ROUTE;
 pub(crate) use show::{show_guard, show_host, show_key, show_scope};
+pub(crate) use value::{duration, show_duration};
 
 /// What the flags of `run` say. They beat the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -118,7 +120,10 @@ fn read(path: &Path) -> Result<(String, String), Errors> {
     let name = path.display().to_string();
     let error = |why: String, help: &str| Errors::from(Diagnostic::error(format!("{name} {why}")).help(help));
     let bytes = fs::read(path).map_err(|cause| {
-        error(format!("cannot be read: {}", files::reason(&cause)), "name a configuration file: oncegate run -c FILE")
+        error(
+            format!("cannot be read: {}", files::reason(&cause)),
+            "name a file that is there, and that this user may read: FILE, -c FILE, or ONCEGATE_CONFIG",
+        )
     })?;
     let text = String::from_utf8(bytes).map_err(|cause| {
         let at = cause.utf8_error().valid_up_to();
@@ -144,12 +149,14 @@ fn settle(
 ) -> Result<Loaded, Errors> {
     let source = Source::new(file_name, text);
     let (document, broken) = DeTable::parse_recoverable(text);
-    // What a broken text seems to say would only add errors that are none.
-    if let Some(errors) = Errors::new(syntax::errors(&source, text, &broken)) {
-        return Err(errors);
+    let twice = syntax::errors(&source, text, &broken);
+    if !syntax::is_readable(text, &broken) {
+        // What a broken text seems to say would only add errors that are none.
+        return Err(Errors::new(twice).expect("a text that cannot be read has an error"));
     }
     let base = Path::new(file_name).parent().unwrap_or_else(|| Path::new(""));
     let mut outcome = file::read(&source, document.get_ref(), base, overrides, None, env);
+    outcome.found.extend(twice);
     if files == Files::Look {
         outcome.found.extend(outcome.named.iter().filter_map(|named| named.check(&source)));
     }

@@ -1,5 +1,8 @@
 //! The command line, by the real binary: what it prints, where, and with which exit code.
 
+#[path = "cli/explain.rs"]
+mod explain;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -47,6 +50,14 @@ scope = "shared"
 name = "watched"
 path = "/watched"
 mode = "observe"
+key_required = true
+
+[[routes]]
+name = "short"
+path = "/short"
+max_request_body = "8B"
+on_body_too_large = "pass"
+max_waiters = 0
 "#;
 
 struct Oncegate(Command);
@@ -171,6 +182,31 @@ fn every_help_text_fits_80_columns_and_has_an_example() {
 }
 
 #[test]
+fn help_says_what_this_is_and_of_which_command() {
+    assert!(oncegate(&["-h"]).prints().starts_with("Oncegate: an idempotency reverse proxy."));
+    assert!(oncegate(&["--help"]).prints().starts_with("Oncegate is an idempotency reverse proxy."));
+    assert_eq!(oncegate(&["help", "check"]).prints(), oncegate(&["check", "--help"]).prints());
+    assert!(!oncegate(&["man"]).prints().contains(".TH ONCEGATE-HELP"));
+}
+
+#[test]
+fn errors_fit_80_columns() {
+    for arguments in [
+        &["run"][..],
+        &["check"],
+        &["records", "list"],
+        &["records", "resolve", "x", "--executed"],
+        &["check", "/nowhere"],
+    ] {
+        let said = String::from_utf8(oncegate(arguments).output().stderr).expect("text");
+        let wide = said.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(wide, None, "{arguments:?}");
+    }
+    let missing = oncegate(&["doctor", "/nowhere"]).fails(BAD_CONFIG);
+    assert!(!missing.contains("oncegate run"), "{missing}");
+}
+
+#[test]
 fn no_colour_goes_where_there_is_no_terminal() {
     let bad = file("[server]\nlisten = 1\n");
     for arguments in [&["--help"][..], &["frobnicate"], &["check"], &["check", bad.name()], &["doctor", bad.name()]] {
@@ -187,6 +223,54 @@ fn a_bad_file_exits_78_for_every_command_that_reads_one() {
     {
         let said = oncegate(arguments).fails(BAD_CONFIG);
         assert!(said.contains("lissten") && said.contains("listen"), "{said}");
+    }
+}
+
+#[test]
+fn a_bad_file_is_told_to_scripts_alike_by_every_command() {
+    let bad = file("[server]\nlissten = \"127.0.0.1:8080\"\n");
+    let told = |arguments: &[&str]| {
+        let output = oncegate(&[arguments, &["--json"]].concat()).output();
+        assert_eq!(output.status.code(), Some(BAD_CONFIG), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("JSON")
+    };
+    let checked = told(&["check", bad.name()]);
+    assert_eq!(checked["errors"][0]["line"], 2);
+    assert_eq!(told(&["doctor", bad.name()]), checked);
+    assert_eq!(told(&["explain", bad.name(), "POST", "http://a/b"]), checked);
+}
+
+#[test]
+fn results_that_cannot_be_written_are_an_error_of_every_command() {
+    let good = file(CONFIG);
+    for arguments in [
+        &["check", good.name()][..],
+        &["explain", good.name(), "POST", "http://a/b"],
+        &["explain", good.name(), "POST", "http://a/b", "--json"],
+        &["doctor", good.name()],
+        &["doctor", good.name(), "--json"],
+        &["schema"],
+        &["man"],
+        &["completions", "bash"],
+        &["demo", "--seed", "1"],
+    ] {
+        let mut command = oncegate(arguments);
+        command.0.stdout(fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device"));
+        let output = command.0.stderr(Stdio::piped()).output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert!(said.contains("error: the results cannot be written"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn what_nobody_can_hear_still_ends_with_its_exit_code() {
+    for arguments in [&["check", "/nowhere"][..], &["doctor"], &["doctor", "/nowhere"], &["records", "show", "x"]] {
+        let mut command = oncegate(arguments);
+        command.0.stderr(fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device"));
+        let code = command.0.stdout(Stdio::null()).status().expect("the binary runs").code();
+        assert!(matches!(code, Some(USAGE | BAD_CONFIG | 1)) && code != Some(101), "{arguments:?}: {code:?}");
     }
 }
 
@@ -253,6 +337,7 @@ fn the_manual_has_a_page_for_each_command() {
     assert_eq!(oncegate(&["man", dir_name.to_str().expect("UTF-8")]).prints(), "");
     let whole = oncegate(&["man"]).prints();
     assert!(whole.contains(".TH ONCEGATE 1"));
+    assert!(whole.contains(".SH EXAMPLES\n") && !whole.contains(".SH EXTRA"));
     for command in oncegate::cli::Cli::command().get_subcommands() {
         let page = dir_name.join(format!("oncegate-{}.1", command.get_name()));
         let text = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
@@ -277,286 +362,6 @@ fn the_readmes_configuration_passes_check() {
     assert!(!blocks.is_empty());
     for block in blocks {
         oncegate(&["check", file(block).name()]).prints();
-    }
-}
-
-mod explain {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn text(arguments: &[&str]) -> String {
-        let config = file(CONFIG);
-        oncegate(&[&["explain", config.name()], arguments].concat()).prints()
-    }
-
-    fn json(arguments: &[&str]) -> Value {
-        serde_json::from_str(&text(&[arguments, &["--json"]].concat())).expect("JSON")
-    }
-
-    const CHARGES: &str = "http://api.example.com/v1/charges?tenant=7";
-    const WEBSOCKET: &[&str] = &["-H", "Upgrade: websocket", "-H", "Connection: Upgrade"];
-
-    #[test]
-    fn a_guarded_request() {
-        let text = text(&[
-            "POST",
-            CHARGES,
-            "-H",
-            "Idempotency-Key: key-1",
-            "-H",
-            "Authorization: Bearer s3cret",
-            "--data",
-            "{}",
-        ]);
-        insta::assert_snapshot!(text, @r"
-        POST api.example.com/v1/charges
-
-        route        create charge (/v1/charges)
-                     not events: for other paths
-                     not legacy: for other paths
-                     not watched: for other paths
-                     not default: for what no route matches
-        class        non-idempotent
-        guarded      yes
-        key          header:idempotency-key, 5 bytes
-        scope        header:authorization, query:tenant
-        fingerprint  method, path, query, content-type (absent), body (2 bytes)
-
-        first        sent to payments once; its answer is stored, then given, and kept
-                     for 24 h
-        retry        the stored answer; payments is not asked again
-        concurrent   waits up to 30 s for the first one's answer, then 409 in-flight
-        changed      422 key-reused, whatever became of the first one
-        no answer    outcome-unknown: each retry gets 409 until an operator resolves it,
-                     or 30 days have passed
-        ");
-    }
-
-    #[test]
-    fn a_request_that_is_passed() {
-        insta::assert_snapshot!(text(&["GET", CHARGES]), @r"
-        GET api.example.com/v1/charges
-
-        route        default (/{*rest})
-                     not create charge: for other methods
-                     not events: for other paths
-                     not legacy: for other paths
-                     not watched: for other paths
-        class        safe
-        guarded      no: the method is safe
-
-        every time   streamed to payments and back, a repetition too
-        ");
-    }
-
-    #[test]
-    fn a_request_that_is_refused() {
-        insta::assert_snapshot!(text(&["POST", CHARGES]), @r"
-        POST api.example.com/v1/charges
-
-        route        create charge (/v1/charges)
-                     not events: for other paths
-                     not legacy: for other paths
-                     not watched: for other paths
-                     not default: for what no route matches
-        class        non-idempotent
-        guarded      refused
-        key          none; looked at header:idempotency-key
-        scope        header:authorization (missing), query:tenant
-
-        every time   400 key-missing: it has no key, and the route requires one; nothing
-                     is sent
-        ");
-    }
-
-    // contract: R-5
-    #[test]
-    fn what_comes_of_a_scope_that_is_missing_is_said() {
-        let said = |url, more: &[&str]| {
-            let text = text(&[&["POST", url, "-H", "Idempotency-Key: a"], more].concat());
-            text.split_whitespace().collect::<Vec<_>>().join(" ")
-        };
-        assert!(said(CHARGES, &[]).contains("header:authorization (missing), query:tenant a missing part is a value"));
-        let none = said("http://a/v1/charges", &[]);
-        assert!(none.contains("query:tenant (missing) shared with every caller who sends none of this"), "{none}");
-        let all = said(CHARGES, &["-H", "Authorization: Bearer a"]);
-        assert!(!all.contains("missing"), "{all}");
-    }
-
-    #[test]
-    fn policies_change_what_would_happen() {
-        let text = text(&["POST", "http://a/hooks/x/y", "-H", "X-Event: 12", "-H", "X-Part: 3"]);
-        insta::assert_snapshot!(text, @r#"
-        POST a/hooks/x/y
-
-        route        events (/hooks/{*rest})
-                     not create charge: for other paths
-                     not legacy: for other paths
-                     not watched: for other paths
-                     not default: for what no route matches
-        class        non-idempotent
-        guarded      yes
-        key          header:x-event+header:x-part, 3 bytes
-        scope        shared
-        fingerprint  method, path, query (absent), content-type (absent), body (0 bytes)
-
-        first        sent to payments once; its answer is stored, then given, and kept
-                     for 24 h
-        retry        200, empty; payments is not asked again
-        concurrent   409 in-flight at once
-        changed      422 key-reused, whatever became of the first one
-        no answer    a retry is sent to payments again (on_unknown = "retry")
-        "#);
-    }
-
-    #[test]
-    fn content_as_the_key() {
-        insta::assert_snapshot!(text(&["POST", "http://a/legacy", "--data", "order=1"]), @r"
-        POST a/legacy
-
-        route        legacy (/legacy)
-                     not create charge: for other paths
-                     not events: for other paths
-                     not watched: for other paths
-                     not default: for what no route matches
-        class        non-idempotent
-        guarded      yes
-        key          content:10s, 32 bytes
-        scope        shared
-        fingerprint  method, path, query (absent), content-type (absent), body (7 bytes)
-
-        first        sent to payments once; its answer is stored, then given, and kept
-                     for 10 s
-        retry        the stored answer; payments is not asked again
-        concurrent   waits up to 30 s for the first one's answer, then 409 in-flight
-        changed      another content is another key: sent, as a first one
-        no answer    outcome-unknown: each retry gets 409 until an operator resolves it,
-                     or 10 s have passed
-        ");
-    }
-
-    #[test]
-    fn json_has_the_members_of_the_contract() {
-        let arguments = ["POST", CHARGES, "-H", "Idempotency-Key: key-1", "--data", "{}"];
-        assert_eq!(
-            json(&arguments),
-            json!({
-                "route": "create charge",
-                "considered": [
-                    { "route": "create charge", "because": "it is the one" },
-                    { "route": "events", "because": "for other paths" },
-                    { "route": "legacy", "because": "for other paths" },
-                    { "route": "watched", "because": "for other paths" },
-                    { "route": "default", "because": "for what no route matches" },
-                ],
-                "upstream": "payments",
-                "class": "non-idempotent",
-                "guarded": true,
-                "key": { "source": "header:idempotency-key", "length": 5 },
-                "scope": [
-                    { "part": "header:authorization", "present": false },
-                    { "part": "query:tenant", "present": true },
-                ],
-                "fingerprint": ["method", "path", "query", "content-type (absent)", "body (2 bytes)"],
-                "would": { "first": "executed", "retry": "replayed", "concurrent": "waited", "changed": "key-reused" },
-            })
-        );
-    }
-
-    #[test]
-    fn refusals_name_their_problem() {
-        for (arguments, code) in [
-            (&["POST", CHARGES][..], "key-missing"),
-            (&["POST", CHARGES, "-H", "Idempotency-Key: a,b"], "key-malformed"),
-            (&["POST", CHARGES, "-H", "Idempotency-Key: a", "-H", "Idempotency-Key: b"], "key-malformed"),
-            (&["POST", CHARGES, "-H", "Idempotency-Key: a", "-H", "Authorization: Digest x"], "scope-unstable"),
-            (&["POST", "http://a/v1/charges", "-H", "Idempotency-Key: a", "-H", "Cookie: a=b"], "scope-missing"),
-            (&["POST", CHARGES, "-H", "Idempotency-Key: a", "-H", "Idempotency_Key: b"], "bad-request"),
-            (&["POST", CHARGES, "-H", "Idempotency-Key: a", "-H", "Early-Data: 1"], "too-early"),
-            (&["POST", CHARGES, "-H", "Early-Data: 1"], "key-missing"),
-            (&[&["POST", CHARGES, "-H", "Idempotency-Key: a"], WEBSOCKET].concat(), "bad-request"),
-            (&["GET", CHARGES, "-H", "Content-Length: 1", "-H", "Transfer-Encoding: chunked"], "bad-request"),
-            (&["POST", CHARGES, "-H", "Content-Length: 1", "-H", "Content-Length: 2"], "bad-request"),
-            (&["POST", CHARGES, "-H", "Transfer-Encoding: gzip"], "bad-request"),
-            (&["POST", CHARGES, "-H", "Host: a", "-H", "Host: b"], "bad-request"),
-        ] {
-            let explained = json(arguments);
-            assert_eq!(explained["would"]["first"], code, "{arguments:?}");
-            assert_eq!(explained["guarded"], false, "{arguments:?}");
-        }
-    }
-
-    #[test]
-    fn an_ambiguous_request_is_refused_with_the_reason_that_run_gives() {
-        let both = ["POST", CHARGES, "-H", "Content-Length: 1", "-H", "Transfer-Encoding: chunked"];
-        let said = text(&both);
-        let reason = oncegate::server::Refusal::from(oncegate::server::Reason::LengthWithCoding);
-        let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(words.contains(reason.detail.trim_end_matches('.')), "{said}");
-    }
-
-    // contract: R-4
-    #[test]
-    fn a_key_in_a_body_that_is_too_long_is_not_looked_at() {
-        let config = |required| {
-            file(&format!(
-                "[upstreams.a]\nurl = \"http://127.0.0.1:1\"\n[defaults]\nscope = \"shared\"\nkey = [\"json:/id\", \
-                 \"header:x-id\"]\nkey_required = {required}\nmax_request_body = \"8B\"\n"
-            ))
-        };
-        let explained = |required, data| {
-            let config = config(required);
-            let json = ["-H", "Content-Type: application/json"];
-            let arguments = [&["explain", config.name(), "POST", "http://a/b", "--data", data][..], &json].concat();
-            oncegate(&arguments).prints()
-        };
-        let (long, short) = ("{\"id\": \"a-long-one\"}", "{}");
-        let said = explained(false, long);
-        assert!(said.contains("none; looked at header:x-id; not looked at json:/id"), "{said}");
-        assert!(said.contains("guarded      no: its body is longer than max_request_body"), "{said}");
-        let said = explained(true, long);
-        assert!(said.contains("not looked at json:/id") && said.contains("413 body-too-large"), "{said}");
-        let said = explained(true, short);
-        assert!(said.contains("none; looked at json:/id") && said.contains("400 key-missing"), "{said}");
-    }
-
-    #[test]
-    fn what_is_not_guarded_passes() {
-        for arguments in [
-            &["GET", CHARGES][..],
-            &["PUT", CHARGES],
-            &["POST", "http://a/elsewhere"],
-            &["POST", "http://a/elsewhere", "-H", "Idempotency-Key: a", "-H", "Content-Type: application/grpc"],
-            &["POST", "http://a/watched?tenant=7", "-H", "Idempotency-Key: a"],
-            &["POST", "http://a/elsewhere", "-H", "Early-Data: 1"],
-            &[&["POST", "http://a/elsewhere"], WEBSOCKET].concat(),
-        ] {
-            assert_eq!(json(arguments)["would"]["first"], "passed", "{arguments:?}");
-        }
-    }
-
-    #[test]
-    fn neither_keys_nor_scope_values_nor_bodies_are_shown() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let body = dir.path().join("body.json");
-        fs::write(&body, "{\"id\": \"hidden-body\"}").expect("a file");
-        let body = format!("@{}", body.display());
-        for last in ["--data", "--json"] {
-            let arguments = [
-                "POST",
-                "http://a/v1/charges?tenant=hidden-tenant",
-                "-H",
-                "Idempotency-Key: hidden-key",
-                "-H",
-                "Authorization: Bearer hidden-token",
-                "--data",
-                &body,
-                "--json",
-            ];
-            let text = text(&arguments[..if last == "--json" { arguments.len() } else { arguments.len() - 1 }]);
-            assert!(!text.contains("hidden") && text.contains("21 bytes"), "{text}");
-        }
     }
 }
 

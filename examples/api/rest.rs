@@ -2,7 +2,8 @@
 //!
 //! POST makes a thing, PUT and PATCH change one, DELETE deletes one. `GET /log` lists what was executed, a line each.
 //! `X-Lose: answer` executes the request and then breaks the connection, as an API does that dies before it answers;
-//! `X-Lose: request` breaks it at once.
+//! `X-Lose: request` breaks it at once. `X-Fail: 500` executes nothing and says so, as an API does that undoes its work
+//! when it fails.
 
 use std::{
     collections::BTreeSet,
@@ -27,6 +28,7 @@ struct Request {
     path: String,
     body: String,
     loses: Option<String>,
+    fails: bool,
 }
 
 /// Answers one request for each connection, until the process ends.
@@ -44,7 +46,10 @@ fn answer(mut stream: &TcpStream, shop: &Mutex<Shop>) -> io::Result<()> {
     if request.loses.as_deref() == Some("request") {
         return Ok(());
     }
-    let (status, body) = shop.lock().unwrap_or_else(PoisonError::into_inner).execute(&request);
+    let (status, body) = match request.fails {
+        true => ("500 Internal Server Error", "{\"error\": \"nothing was done\"}\n".to_owned()),
+        false => shop.lock().unwrap_or_else(PoisonError::into_inner).execute(&request),
+    };
     if request.loses.is_some() {
         return Ok(());
     }
@@ -62,20 +67,21 @@ fn read(stream: &TcpStream) -> io::Result<Option<Request>> {
     reader.read_line(&mut line)?;
     let mut words = line.split_whitespace().map(str::to_owned);
     let (Some(method), Some(path)) = (words.next(), words.next()) else { return Ok(None) };
-    let (mut length, mut loses) = (0, None);
+    let (mut length, mut loses, mut fails) = (0, None, false);
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.trim().parse().unwrap_or(0),
+            "x-fail" => fails = value.trim() == "500",
             "x-lose" => loses = Some(value.trim().to_owned()),
             _ => {}
         }
     }
     let mut body = String::new();
     reader.take(u64::min(length, BODY_BYTES_MAX)).read_to_string(&mut body)?;
-    Ok(Some(Request { method, path, body, loses }))
+    Ok(Some(Request { method, path, body, loses, fails }))
 }
 
 impl Shop {

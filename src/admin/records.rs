@@ -11,6 +11,7 @@ use super::{
     view,
 };
 use crate::{
+    config,
     rule::{RecordId, RouteName, record::ShortId},
     store::{Details, Filter, State, Store, StoreError},
 };
@@ -123,8 +124,9 @@ fn state(text: &str) -> Result<State, Problem> {
 }
 
 fn duration(text: &str) -> Result<Duration, Problem> {
-    humantime::parse_duration(text)
-        .map_err(|_| Problem::bad_request("`older` is a duration with its unit, such as 10m or 2h."))
+    config::duration(text).map_err(|_| {
+        Problem::bad_request("`older` is a duration with its unit, one of ms, s, m, h, d: such as 10m or 2h.")
+    })
 }
 
 fn limit(text: &str) -> Result<usize, Problem> {
@@ -151,7 +153,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        for query in ["state=lost", "sate=unknown", "limit=0", "limit=1001", "limit=-1", "older=10", "older=x"] {
+        for query in
+            ["state=lost", "sate=unknown", "limit=0", "limit=1001", "limit=-1", "older=10", "older=x", "older=10M"]
+        {
             assert!(Asked::parse(query).is_err(), "{query}");
         }
     }

@@ -1,21 +1,28 @@
 //! `oncegate check FILE`: everything that is wrong with a configuration at once, or what its routes come to.
 
-mod moved;
+pub(super) mod moved;
+mod store;
 
 use std::{
     io::{self, Write},
     path::Path,
 };
 
+use http::Method;
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
 
-use self::moved::{Moved, moved};
+use self::{
+    moved::{Moved, moved},
+    store::{LeftBehind, left_behind},
+};
+use super::columns::{broken, padded};
 use crate::{
     config::{
         self, Config, Diagnostic, Errors, IdentityChange, Loaded, Overrides, settled::Route, show_guard, show_host,
-        show_key, show_scope,
+        show_key, show_scope, wrap,
     },
-    rule::policy::Mode,
+    rule::{method, policy::Mode},
 };
 
 /// Exit code of a configuration that can be used.
@@ -57,14 +64,17 @@ pub fn run(
     let refused = !changes.is_empty() && !new.config.server.accept_identity_change;
     let moved: Vec<_> = old.as_ref().map_or_else(Vec::new, |old| moved(&old.config, &new.config));
     // A route that is gone, or has another id, says so itself.
-    let told = |moved: &Moved| changes.iter().any(|change| change.route == moved.from);
+    let told = |moved: &Moved| !moved.stays() && changes.iter().any(|change| change.route == moved.from);
     let moved: Vec<_> = moved.into_iter().filter(|moved| !told(moved)).collect();
+    let stores = old.as_ref().map(|old| (&old.config.store, &new.config.store));
+    let left_behind = stores.map_or_else(Vec::new, |(old, new)| left_behind(old, new, !restart.is_empty()));
     let report = Report {
         file,
         loaded: &new,
         against: old.is_some(),
         changes: &changes,
         moved: &moved,
+        left_behind: &left_behind,
         restart: &restart,
         refused,
     };
@@ -85,12 +95,17 @@ fn refuse(
 ) -> io::Result<u8> {
     let errors = errors.iter().flatten();
     if json {
-        let errors: Vec<_> = errors.flat_map(Errors::iter).map(Diagnostic::to_json).collect();
-        writeln!(out, "{:#}", json!({"ok": false, "errors": errors, "warnings": []}))?;
+        writeln!(out, "{:#}", refusal(errors))?;
     } else {
         errors.into_iter().try_for_each(|errors| writeln!(err, "{}", errors.render(colour)))?;
     }
     Ok(BAD_CONFIG)
+}
+
+/// What scripts are told of files that cannot be used.
+pub(super) fn refusal<'a>(errors: impl IntoIterator<Item = &'a Errors>) -> Value {
+    let errors: Vec<_> = errors.into_iter().flat_map(Errors::iter).map(Diagnostic::to_json).collect();
+    json!({"ok": false, "errors": errors, "warnings": []})
 }
 
 /// What there is to say of a configuration that can be used.
@@ -100,13 +115,14 @@ struct Report<'a> {
     against: bool,
     changes: &'a [IdentityChange],
     moved: &'a [Moved],
+    left_behind: &'a [LeftBehind],
     restart: &'a [&'static str],
     refused: bool,
 }
 
 impl Report<'_> {
     fn to_json(&self) -> Value {
-        let Self { file: _, loaded, against, changes, moved, restart, refused } = self;
+        let Self { file: _, loaded, against, changes, moved, left_behind, restart, refused } = self;
         let settled = config::show(&loaded.config);
         let mut value = json!({
             "ok": !refused,
@@ -118,31 +134,33 @@ impl Report<'_> {
         if *against {
             let change = |change: &IdentityChange| json!({"route": change.route, "key": change.change.key(), "message": change.to_string()});
             value["identity_changes"] = changes.iter().map(change).collect();
-            let moved = moved
-                .iter()
-                .map(|moved| json!({"from": moved.from, "to": moved.to, "id": moved.id, "message": moved.to_string()}));
-            value["moved_requests"] = moved.collect();
+            let told = |moved: &Moved| json!({"from": moved.from, "to": moved.to(), "id": moved.id, "message": moved.to_string()});
+            let (unguarded, moved): (Vec<_>, Vec<_>) = moved.iter().partition(|moved| moved.is_unguarded());
+            value["moved_requests"] = moved.into_iter().map(told).collect();
+            value["unguarded_requests"] = unguarded.into_iter().map(told).collect();
+            value["store_changes"] = left_behind.iter().map(LeftBehind::to_json).collect();
             value["needs_restart"] = restart.iter().copied().collect();
         }
         value
     }
 
     fn write(&self, colour: bool, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<()> {
-        let Self { file, loaded, against, changes, moved, restart, refused } = self;
+        let Self { file, loaded, against, changes, moved, left_behind, restart, refused } = self;
         for warning in &loaded.warnings {
             writeln!(err, "{}\n", warning.render(colour))?;
         }
         write!(out, "{}", table(&summary(&loaded.config)))?;
-        for change in *changes {
-            writeln!(out, "\n{change}")?;
-        }
-        for moved in *moved {
-            writeln!(out, "\n{moved}")?;
+        let changes = changes.iter().map(ToString::to_string);
+        let moved = moved.iter().map(ToString::to_string);
+        let left_behind = left_behind.iter().map(|left_behind| left_behind.message.clone());
+        let lost: Vec<_> = changes.chain(moved).chain(left_behind).collect();
+        for lost in &lost {
+            writeln!(out, "\n{}", wrap(lost, COLUMNS))?;
         }
         if !restart.is_empty() {
             writeln!(out, "\nneeds a restart: {}", restart.join(", "))?;
         }
-        if *against && changes.is_empty() && moved.is_empty() {
+        if *against && lost.is_empty() {
             writeln!(out, "\nno live record would be out of reach")?;
         }
         if *refused {
@@ -191,7 +209,8 @@ fn handling(route: &Route) -> Vec<String> {
         Mode::Observe => "observes",
     };
     let methods = show_guard(&policy.guard);
-    if methods.is_empty() {
+    let guards_none = |own: &Vec<Method>| !own.iter().any(|own| method::guards(policy, own));
+    if methods.is_empty() || route.methods.as_ref().is_some_and(guards_none) {
         return vec!["passes everything".to_owned()];
     }
     let keys = policy.key.iter().enumerate();
@@ -205,7 +224,7 @@ fn handling(route: &Route) -> Vec<String> {
 fn table(rows: &[[Vec<String>; 3]]) -> String {
     /// What the three columns may always have.
     const LEAST: [usize; 3] = [20, 26, COLUMNS - 2 * 2 - 20 - 26];
-    let natural = |column: usize| rows.iter().flat_map(|row| &row[column]).map(|line| line.chars().count()).max();
+    let natural = |column: usize| rows.iter().flat_map(|row| &row[column]).map(|line| line.width()).max();
     let mut widths: [usize; 3] = std::array::from_fn(|column| natural(column).unwrap_or(0));
     for column in 0..widths.len() {
         let excess = widths.iter().sum::<usize>().saturating_sub(LEAST.iter().sum());
@@ -218,25 +237,10 @@ fn table(rows: &[[Vec<String>; 3]]) -> String {
             std::array::from_fn(|column| row[column].iter().flat_map(|line| broken(line, widths[column])).collect());
         for at in 0..cells.iter().map(Vec::len).max().unwrap_or(0) {
             let cell = |column: usize| cells[column].get(at).map_or("", String::as_str);
-            let line: Vec<_> = (0..3).map(|column| format!("{:1$}", cell(column), widths[column])).collect();
+            let line: Vec<_> = (0..3).map(|column| padded(cell(column), widths[column])).collect();
             text.push_str(line.join("  ").trim_end());
             text.push('\n');
         }
     }
     text
-}
-
-/// A line in pieces of at most `width` characters, broken behind a blank or a slash where one is near.
-fn broken(line: &str, width: usize) -> Vec<String> {
-    let characters: Vec<char> = line.chars().collect();
-    let mut rest = &characters[..];
-    let mut pieces = Vec::new();
-    while rest.len() > width {
-        let gap = rest[..width].iter().rposition(|character| matches!(character, ' ' | '/' | '+' | ':'));
-        let end = gap.map(|gap| gap + 1).filter(|end| end * 2 > width).unwrap_or(width);
-        pieces.push(rest[..end].iter().collect::<String>().trim_end().to_owned());
-        rest = &rest[end..];
-    }
-    pieces.push(rest.iter().collect());
-    pieces
 }

@@ -19,7 +19,7 @@ use self::{
     front::Front,
     report::{Progress, Tally},
 };
-use super::{Exit, Failure};
+use super::{Exit, Failure, put, say};
 use crate::clock;
 
 /// Arguments of `oncegate demo`.
@@ -78,11 +78,11 @@ fn no_start(error: &io::Error) -> Failure {
 
 async fn demo(args: &Args) -> Result<Exit, Failure> {
     let luck = Luck { seed: args.seed };
-    anstream::eprintln!(
+    say(format_args!(
         "A payments API charges, then loses a third of its answers. {PAYMENTS} customers pay\n\
          once each; their client retries up to 3 times with the same Idempotency-Key.\n\
          . charged once   2 charged twice   l settled late   ? no answer\n"
-    );
+    ));
 
     let start_api = || async move { Api::start(luck).await.map_err(|error| no_start(&error)) };
     let api = start_api().await?;
@@ -93,13 +93,15 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
     let front = Front::start(api.address).await?;
     let through = half("with Oncegate", &api, front.address, luck).await;
 
-    anstream::print!("\n{}", report::table(PAYMENTS, args.seed, &direct, &through));
-    if args.keep_running {
-        anstream::print!("\n{}", report::to_try(api.address, front.address, front.admin(), front.token_file()));
+    let mut shown = put(format_args!("\n{}", report::table(PAYMENTS, args.seed, &direct, &through)));
+    if args.keep_running && shown.is_ok() {
+        let to_try = report::to_try(api.address, front.address, front.admin(), front.token_file());
+        shown = put(format_args!("\n{to_try}"));
         // Without signals it can only be killed; waiting for ever is then as good.
         let _ = tokio::signal::ctrl_c().await;
     }
     front.stop().await;
+    shown?;
     Ok(if through.is_sound(PAYMENTS) { Exit::Ok } else { Exit::Failure })
 }
 

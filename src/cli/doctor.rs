@@ -18,7 +18,7 @@ use std::{
 use clap::builder::styling::{AnsiColor, Style};
 use serde::Serialize;
 
-use super::{ConfigFile, Exit, Failure, environment};
+use super::{ConfigFile, Exit, Failure, environment, put};
 use crate::config::{
     self, Config, Overrides,
     settled::{Store, StoreKind},
@@ -47,7 +47,7 @@ fn report(Args { config, json }: Args) -> Result<ExitCode, Failure> {
     // Files that are missing are findings here, not errors of the file.
     let loaded = match config::load_alone(&config.path()?, &Overrides::default(), &environment) {
         Ok(loaded) => loaded,
-        Err(errors) => return Ok(super::refuse_config(&errors)),
+        Err(errors) => return super::refuse_config(&errors, json),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         Failure::new(Exit::Failure, "the examination cannot start", error.to_string(), "see the limits of this process")
@@ -56,9 +56,9 @@ fn report(Args { config, json }: Args) -> Result<ExitCode, Failure> {
     let failed = report.failed();
     if json {
         let value = serde_json::json!({ "ok": !failed, "findings": report.findings });
-        anstream::println!("{value:#}");
+        put(format_args!("{value:#}\n"))?;
     } else {
-        anstream::print!("{}", report.shown(columns()));
+        put(report.shown(columns()))?;
     }
     Ok(if failed { Exit::Unavailable } else { Exit::Ok }.into())
 }

@@ -11,7 +11,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 
 use self::finding::Request;
-use super::{ConfigFlag, Exit, Failure, args, environment};
+use super::{ConfigFlag, Exit, Failure, args, environment, put};
 use crate::config::{self, Overrides};
 
 /// Arguments of `oncegate explain`.
@@ -50,13 +50,12 @@ fn explain(args: Args) -> Result<ExitCode, Failure> {
     let request = request(&method, &url, &headers, data)?;
     let loaded = match config::load_alone(&file, &Overrides::default(), &environment) {
         Ok(loaded) => loaded,
-        Err(errors) => return Ok(super::refuse_config(&errors)),
+        Err(errors) => return super::refuse_config(&errors, json),
     };
     let finding = finding::find(&loaded.config, &request);
-    if json {
-        anstream::println!("{:#}", show::json(&finding));
-    } else {
-        anstream::print!("{}", show::text(&request, &finding));
+    match json {
+        true => put(format_args!("{:#}\n", show::json(&finding)))?,
+        false => put(show::text(&request, &finding))?,
     }
     Ok(Exit::Ok.into())
 }

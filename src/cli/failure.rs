@@ -1,8 +1,10 @@
 //! How a command ends: its exit code, and what an error says.
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, io::Write as _, process::ExitCode};
 
 use clap::builder::styling::{AnsiColor, Style};
+
+use crate::config::wrap;
 
 /// Exit codes, after sysexits.h (contract: section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,11 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Columns that errors keep to where they can.
+const COLUMNS: usize = 80;
+/// Of what stands before `why` and `do`.
+const INDENT: usize = 8;
+
 /// Why a command failed: what, why, what to do.
 #[derive(Debug)]
 #[must_use]
@@ -45,7 +52,8 @@ impl Failure {
     /// Says it on stderr and gives the exit code.
     #[must_use]
     pub fn report(&self) -> ExitCode {
-        anstream::eprint!("{self}");
+        // Where nobody can hear it, the exit code still tells.
+        _ = write!(anstream::stderr(), "{self}");
         self.exit.into()
     }
 }
@@ -55,6 +63,8 @@ impl fmt::Display for Failure {
         let error = AnsiColor::Red.on_default().bold();
         let label = Style::new().bold();
         let Self { exit: _, what, why, remedy } = self;
+        let below = |text: &str| wrap(text, COLUMNS - INDENT).replace('\n', &format!("\n{:INDENT$}", ""));
+        let [what, why, remedy] = [what, why, remedy].map(|text| below(text));
         writeln!(f, "{error}error{error:#}{label}: {what}{label:#}")?;
         if !why.is_empty() {
             writeln!(f, "   {label}why{label:#}: {why}")?;

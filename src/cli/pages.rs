@@ -53,8 +53,12 @@ fn collect(command: &clap::Command, found: &mut Vec<(String, Vec<u8>)>) {
         .source(concat!("oncegate ", env!("CARGO_PKG_VERSION")))
         .render(&mut page)
         .expect("a Vec takes every write");
+    // What stands below a command's help is its examples.
+    let page = String::from_utf8(page).expect("roff is text").replace(".SH EXTRA\n", ".SH EXAMPLES\n").into_bytes();
     found.push((format!("{name}.1"), page));
-    command.get_subcommands().filter(|command| !command.is_hide_set()).for_each(|command| collect(command, found));
+    // `help` shows what these pages say.
+    let is_page = |command: &&clap::Command| !command.is_hide_set() && command.get_name() != "help";
+    command.get_subcommands().filter(is_page).for_each(|command| collect(command, found));
 }
 
 fn write(dir: &Path, pages: &[(String, Vec<u8>)]) -> Result<(), (PathBuf, io::Error)> {

@@ -12,11 +12,7 @@ mod show;
 mod table;
 mod target;
 
-use std::{
-    fmt,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{fmt, process::ExitCode};
 
 use clap::Subcommand;
 use serde_json::Value;
@@ -27,7 +23,7 @@ use self::{
     find::FindArgs,
     show::{ListArgs, ShowArgs},
 };
-use super::{Exit, Failure};
+use super::{Exit, Failure, say};
 
 /// Arguments of `oncegate records`.
 #[derive(Debug, Clone, clap::Args)]
@@ -97,14 +93,9 @@ async fn act(command: Command) -> Result<Exit, Failure> {
     }
 }
 
-/// Writes results. A reader that has seen enough, as in `records list | head`, stops no change that is under way.
+/// Writes results, and ends their line.
 fn put(results: impl fmt::Display) -> Result<(), Failure> {
-    match writeln!(anstream::stdout(), "{results}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Failure, "the results cannot be written", error.to_string(), ""))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    super::put(format_args!("{results}\n"))
 }
 
 /// A record's member that is a text.

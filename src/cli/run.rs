@@ -23,7 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use self::control::Control;
-use super::{Exit, Failure, RunArgs};
+use super::{Exit, Failure, RunArgs, say};
 use crate::{
     admin::{self, Readiness},
     config::{
@@ -134,11 +134,11 @@ fn load(args: RunArgs) -> Result<Start, Failure> {
 fn bad(errors: &config::Errors) -> Failure {
     let mut flags: Vec<_> = errors.iter().filter_map(config::Diagnostic::flag).collect();
     if flags.len() < errors.iter().count() {
-        anstream::eprintln!("{}\n", errors.render(true));
+        say(format_args!("{}\n", errors.render(true)));
         let remedy = "mend it, and try it with `oncegate check FILE`";
         return Failure::new(Exit::Config, "the configuration is bad", "", remedy);
     }
-    errors.iter().for_each(|error| anstream::eprintln!("{}\n", error.render(true)));
+    errors.iter().for_each(|error| say(format_args!("{}\n", error.render(true))));
     flags.dedup();
     let flags = flags.join(" and ");
     Failure::new(Exit::Usage, format!("{flags} cannot be used"), "", "mend what the command line says")

@@ -11,6 +11,7 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
 
 /// Columns that renderings keep to where they can.
 const COLUMNS: usize = 79;
@@ -160,7 +161,8 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let title = level.primary_title(&self.message);
+        // It stands behind "warning: ".
+        let title = level.primary_title(wrap(&self.message, COLUMNS - 9));
         let mut group = match &self.place {
             Some((source, span)) => {
                 let annotation = AnnotationKind::Primary.span(span.clone()).label(self.label.as_deref());
@@ -214,14 +216,14 @@ fn harmless(text: impl Into<String>) -> String {
     if text.contains(obeyed) { text.replace(obeyed, "\u{fffd}") } else { text }
 }
 
-/// Breaks a text at spaces into lines of at most `columns` characters, where it can.
-fn wrap(text: &str, columns: usize) -> String {
+/// Breaks a text at spaces into lines of at most `columns` columns, where it can.
+pub(crate) fn wrap(text: &str, columns: usize) -> String {
     let mut wrapped = String::with_capacity(text.len());
     let mut width = 0;
     // `key = value` stays on one line.
     let text = text.replace(" = ", "\u{a0}=\u{a0}");
     for word in text.split(' ') {
-        let word_width = word.chars().count();
+        let word_width = word.width();
         if width > 0 {
             let breaks = width + 1 + word_width > columns;
             wrapped.push(if breaks { '\n' } else { ' ' });

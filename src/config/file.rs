@@ -49,7 +49,7 @@ pub(crate) fn read(
     let reader = Reader::new(Arc::clone(source), env);
     let mut files = FileNames { base, named: Vec::new() };
     let top = Section::new(&reader, Table::Top.title(), &[Table::Top], 0..0, document);
-    top.integer("version");
+    version(&top);
 
     let server_section = top.table("server", &[Table::Server], "[server]");
     let mut server =
@@ -125,6 +125,17 @@ pub(crate) fn read(
         fallback: fallback.map(Arc::new),
     };
     Outcome { config, named: files.named, found: reader.into_found() }
+}
+
+/// The language's version, of which there is one.
+fn version(top: &Section<'_, '_>) {
+    let Some(entry) = top.get("version") else { return };
+    if matches!(entry.value.get_ref(), DeValue::Integer(number) if number.as_str() != "1") {
+        let help = "say version = 1, or leave it out; for a later one take a later oncegate";
+        let message = "a version of the language that this oncegate does not know";
+        return top.reader.error(&entry.value.span(), message, "", help);
+    }
+    top.integer("version");
 }
 
 /// Where to listen: as the flag says, or the file, or by default; `None` where what is said cannot be read.

@@ -221,6 +221,15 @@ fn collected<T, C: FromIterator<T>>(spot: Spot<Vec<Spot<T>>>) -> Spot<C> {
     Spot { value: spot.value.into_iter().map(|item| item.value).collect(), span: spot.span }
 }
 
+/// Warns of what a list holds for the second time: likely it was to be something else.
+fn warn_twice<T: PartialEq>(section: &Section<'_, '_>, list: &[Spot<T>], message: &str, help: &str) {
+    for (at, spot) in list.iter().enumerate() {
+        if list[..at].iter().any(|earlier| earlier.value == spot.value) {
+            section.reader.warn(&spot.span, message, help);
+        }
+    }
+}
+
 /// Whether any method at all is guarded.
 pub(crate) fn guards_something(guard: &Guard) -> bool {
     match guard {
@@ -260,7 +269,8 @@ fn key(section: &Section<'_, '_>) -> Option<Spot<Vec<KeySource>>> {
             "every request has a content, so nothing behind it would be tried: put it last",
         );
     }
-    let value = sources.into_iter().collect::<Option<_>>()?;
+    let value = sources.into_iter().collect::<Option<Vec<_>>>()?;
+    warn_twice(section, &value, "a key source that stands twice", "it is looked at once: leave one of them out");
     (!misplaced).then(|| unspotted(Spot { value, span }))
 }
 
@@ -279,6 +289,9 @@ fn scope(section: &Section<'_, '_>) -> Option<Spot<Option<Scope>>> {
         section.reader.error(&parts.span, "`scope` is empty", "", SCOPE_HELP);
         return None;
     }
+    let help =
+        "it tells callers apart once: leave one of them out, before there are records (it is part of their identity)";
+    warn_twice(section, &parts.value, "a part of the scope that stands twice", help);
     let Spot { value, span } = unspotted(parts);
     Some(Spot { value: Some(Scope::Parts(value)), span })
 }

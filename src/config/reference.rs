@@ -258,7 +258,7 @@ static REFERENCE: &[KeyDoc] = keys! {
         "name": Kind::Text, None, "\"create charge\"", "The route's name, and its label in metrics. Must be given.";
         "id": Kind::Text, None, "\"create-charge\"", "Part of every record's identity; the name when left out. Keep it when you rename the route.";
         "host": Kind::Text, None, "\"api.example.com\"", "Only requests for this host, or with `*.example.com` every name below it.";
-        "path": Kind::Text, None, "\"/v1/charges/{id}\"", "Which paths: literal segments, `{name}` for one segment, `{*name}` for the rest. Must be given.";
+        "path": Kind::Text, None, "\"/v1/charges/{id}\"", "Which paths: literal segments, `{name}` for one segment, `{*name}` for the rest, which is one segment at least: `/v1/{*rest}` is not for `/v1` itself. Must be given.";
         "methods": Kind::Texts, None, "[\"POST\"]", "Which methods this route is for; all when left out.";
         "upstream": Kind::Text, None, "\"payments\"", "Where its requests go. May be left out when there is only one upstream.";
     }
@@ -278,7 +278,7 @@ static REFERENCE: &[KeyDoc] = keys! {
         "on_unknown": Kind::Choice(words::<OnUnknown>), Some("\"hold\""), "\"retry\"", "A duplicate of a request whose outcome nobody knows is held back, or run again: `retry` gives up at-most-once.";
         "on_store_down": Kind::Choice(words::<OnStoreDown>), Some("\"reject\""), "\"forward\"", "Without the store, guarded requests are refused, or forwarded unguarded: `forward` gives up at-most-once.";
         "on_body_too_large": Kind::Choice(words::<OnBodyTooLarge>), Some("\"reject\""), "\"pass\"", "A request with a key and a body above `max_request_body` is refused, or passed unguarded, marked and counted. A key within such a body is not looked at: without another the request passes as one that has none, or is refused (413) where `key_required` is set.";
-        "release_on": Kind::Statuses, Some("[401, 403, 407, 421, 425, 429, \"503+retry-after\"]"), "[401, 429]", "Answers that say: not executed. They free the key.";
+        "release_on": Kind::Statuses, Some("[401, 403, 407, 421, 425, 429, \"503+retry-after\"]"), "[401, 429]", "Answers that say: not executed. They free the key. With `on_duplicate = \"ack\"` put 500 here too where a handler that fails has undone its work: recorded as the outcome, it would be acknowledged with a 200, and the event lost.";
         "unknown_on": Kind::Statuses, Some("[408, 502, 503, 504]"), "[502, 504]", "Answers of a hop, not of the application: nobody knows whether the request was executed.";
         "retention": Kind::Duration, Some("\"24h\""), "\"72h\"", "How long an answer is kept, from settlement. Longer than clients retry. Under a `content:WINDOW` key the window takes its place.";
         "unknown_retention": Kind::Duration, Some("\"30d\""), "\"90d\"", "How long an unknown record is held. Under a `content:WINDOW` key it is held for the window only.";

@@ -82,7 +82,7 @@ fn object(table: Table) -> Value {
 
 fn property(doc: &KeyDoc) -> Value {
     let mut property = json!({"description": doc.meaning});
-    if let (Value::Object(property), Value::Object(values)) = (&mut property, values(doc.kind)) {
+    if let (Value::Object(property), Value::Object(values)) = (&mut property, values(doc)) {
         property.extend(values);
     }
     if let Some(default) = doc.default {
@@ -94,10 +94,28 @@ fn property(doc: &KeyDoc) -> Value {
     property
 }
 
-fn values(kind: Kind) -> Value {
+/// What the texts of a list look like, where that is no more than a few words; such a list is never empty.
+fn items(key: &str) -> Option<&'static str> {
+    match key {
+        "key" => Some(r"^(header|query|json|form|content):."),
+        "scope" => Some(r"^((header|cookie|query):.|tls:subject$)"),
+        "fingerprint" => Some(r"^(method|path|query|content-type|body|json-body|header:.+)$"),
+        "methods" | "urls" | "cluster" | "nodes" => Some("."),
+        _ => None,
+    }
+}
+
+fn values(doc: &KeyDoc) -> Value {
+    let kind = doc.kind;
     let from_environment = json!({"type": "string", "pattern": FROM_ENVIRONMENT});
     let or_from_environment = |value: Value| json!({"anyOf": [value, from_environment]});
-    let texts = json!({"type": "array", "items": {"type": "string"}});
+    let texts = match items(doc.key) {
+        Some(pattern) => {
+            let item = json!({"type": "string", "pattern": format!(r"{pattern}|{FROM_ENVIRONMENT}")});
+            json!({"type": "array", "minItems": 1, "items": item})
+        }
+        None => json!({"type": "array", "items": {"type": "string"}}),
+    };
     match kind {
         Kind::Text => json!({"type": "string"}),
         Kind::File => json!({"type": "string", "minLength": 1}),

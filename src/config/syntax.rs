@@ -26,13 +26,23 @@ const REMEDIES: [(&str, &str); 9] = [
 /// For what no remedy fits.
 const OTHERWISE: &str = "a line is key = value, with texts in double quotes, or [server], which begins a table";
 
+/// What the parser says of what stands twice.
+const TWICE: &str = "duplicate key";
+
+/// Whether what was parsed can be read on all the same: only something stands twice, and the parser kept the first.
+pub(super) fn is_readable(text: &str, errors: &[toml::de::Error]) -> bool {
+    let single =
+        |error: &toml::de::Error| text[line_start(text, error.span().unwrap_or(0..0).start)..].starts_with(SINGLE);
+    errors.iter().all(|error| error.message().contains(TWICE) && !single(error))
+}
+
 pub(super) fn errors(source: &Arc<Source>, text: &str, errors: &[toml::de::Error]) -> Vec<Diagnostic> {
     let mut after_single = false;
     let mut found = Vec::new();
     for error in errors {
         let place = error.span().unwrap_or(0..0);
         let is_single = text[line_start(text, place.start)..].starts_with(SINGLE);
-        let is_twice = error.message().contains("duplicate key");
+        let is_twice = error.message().contains(TWICE);
         // The keys of a second `[routes]` are all duplicates, and none of them is the mistake.
         if is_twice && after_single && !is_single {
             continue;
@@ -42,6 +52,8 @@ pub(super) fn errors(source: &Arc<Source>, text: &str, errors: &[toml::de::Error
         found.push(match (is_twice, is_single) {
             (true, true) => diagnostic.help("routes are a list: begin each with [[routes]]"),
             (true, false) => twice(source, text, &place, diagnostic),
+            (false, _) if text[place.start..].starts_with(|c: char| c.is_control() && !c.is_whitespace()) => diagnostic
+                .help("a control character stands in no text: leave it out, or write its escape, such as \\u0000"),
             (false, _) => {
                 let remedy = REMEDIES.iter().find(|(words, _)| error.message().contains(words));
                 diagnostic.help(remedy.map_or(OTHERWISE, |(_, remedy)| remedy))

@@ -119,6 +119,11 @@ macro_rules! set {
     };
 }
 
+// Behind the macro, which it uses.
+mod upstreams;
+
+pub(crate) use self::upstreams::upstreams;
+
 /// Reads the names of files, and remembers them to be looked at.
 pub(crate) struct FileNames<'a> {
     pub(crate) base: &'a Path,
@@ -344,77 +349,4 @@ fn some_nodes(section: &Section<'_, '_>, nodes: Spot<Vec<Spot<String>>>) -> Vec<
         section.reader.error(&nodes.span, "no node at all", "", "name at least one: [\"redis://10.0.0.1:6379\"]");
     }
     nodes.value.into_iter().map(|node| node.value).collect()
-}
-
-/// `[upstreams.*]`, by name in alphabetical order; one that is broken too, so that routes find it.
-pub(crate) fn upstreams(section: &Section<'_, '_>, files: &mut FileNames<'_>) -> Vec<Upstream> {
-    const HELP: &str = "name the upstream: [upstreams.payments], and below it url = \"http://127.0.0.1:9000\"";
-    let named = section.get("upstreams").and_then(|entry| section.named_tables(&entry)).unwrap_or_default();
-    let read = named.into_iter().map(|entry| {
-        if value::line(entry.key).is_err() {
-            section.reader.error(&entry.key_span, "an upstream without a name", "", "say [upstreams.payments]");
-        }
-        let table = section.table_or(&entry, &[Table::Upstream], format!("[upstreams.{}]", entry.key), HELP);
-        table.map_or_else(|| Upstream::new(entry.key, Vec::new()), |table| upstream(entry.key, &table, files))
-    });
-    let mut read: Vec<_> = read.collect();
-    read.sort_by(|one, other| one.name.cmp(&other.name));
-    read
-}
-
-fn upstream(name: &str, section: &Section<'_, '_>, files: &mut FileNames<'_>) -> Upstream {
-    let mut upstream = Upstream::new(name, Vec::new());
-    let url = section.read("url", value::upstream_url);
-    let urls = section.list("urls", value::upstream_url);
-    match (section.get("url").is_some(), section.get("urls").is_some()) {
-        (true, true) => {
-            section.reader.error(
-                &section.place("urls"),
-                format!("`url` and `urls` in {}", section.title),
-                "",
-                "give one of them",
-            );
-        }
-        (false, false) => {
-            let message = format!("{} without `url`", section.title);
-            section.reader.error(&section.span, message, "", "say where it is: url = \"http://127.0.0.1:9000\"");
-        }
-        (true, false) | (false, true) => {}
-    }
-    if let Some(urls) = urls {
-        if urls.value.is_empty() {
-            section.reader.error(
-                &urls.span,
-                "`urls` is empty",
-                "",
-                "name at least one: urls = [\"http://127.0.0.1:9000\"]",
-            );
-        }
-        upstream.urls.extend(urls.value.into_iter().map(|url| url.value));
-    }
-    upstream.urls.extend(url.map(|url| url.value));
-    set!(upstream.connect_timeout, section.read("connect_timeout", value::timeout));
-    set!(upstream.queue_timeout, section.read("queue_timeout", value::duration));
-    set!(upstream.max_connections, section.integer("max_connections").map(count));
-    set!(upstream.max_idle_guarded, section.read("max_idle_guarded", value::duration));
-    set!(upstream.http2, section.boolean("http2"));
-    set!(upstream.host, section.choice("host"));
-    if let Some(tls) = section.table("tls", &[Table::UpstreamTls], format!("{} tls", section.title)) {
-        if !upstream.urls.is_empty() && upstream.urls.iter().all(|url| !url.tls) {
-            let help = "say url = \"https://…\", or leave tls out";
-            section.reader.error(&section.place("tls"), "`tls` for an upstream that is not https", "", help);
-        }
-        let ca = files.read(&tls, "ca", Purpose::Certificates);
-        let (cert, key) = files.read_pair(&tls).unzip();
-        let server_name = tls.read("server_name", server_name).map(|name| name.value);
-        upstream.tls = UpstreamTls { ca, cert, key, server_name };
-    }
-    upstream
-}
-
-fn server_name(text: &str) -> Result<String, Wrong> {
-    match rustls_pki_types::ServerName::try_from(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => value::wrong("not a name that a certificate can have", "say \"api.internal\""),
-    }
 }

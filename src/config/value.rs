@@ -3,10 +3,15 @@
 mod pattern;
 mod request;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use http::Uri;
 use ipnet::IpNet;
+use redis::IntoConnectionInfo as _;
 
 use super::settled::{Address, UpstreamTarget, UpstreamUrl};
 
@@ -65,7 +70,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Wrong> {
         let (number, tail) = rest.split_at(digits);
         let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
-        let number: u64 = number.parse().map_err(|_| bad())?;
+        // A number beyond all numbers is a long time too.
+        let number: u64 = number.parse().or_else(|_| if number.is_empty() { Err(bad()) } else { Ok(u64::MAX) })?;
         if unit.is_empty() {
             return wrong("a duration without a unit", "add one of ms, s, m, h, d: say 30s, 5m, 24h");
         }
@@ -136,8 +142,9 @@ const UNIX_PATH_BYTES: usize = 107;
 
 fn unix_path(path: &str) -> Result<PathBuf, Wrong> {
     match path.len() {
+        _ if path.contains('\0') => wrong("a unix socket's path with a NUL", "say \"unix:/run/oncegate.sock\""),
         0 => wrong("a unix socket without a path", "say \"unix:/run/oncegate.sock\""),
-        1..=UNIX_PATH_BYTES if !path.contains('\0') => Ok(PathBuf::from(path)),
+        1..=UNIX_PATH_BYTES => Ok(PathBuf::from(path)),
         _ => wrong(
             "a unix socket's path of more than 107 bytes",
             "choose a shorter one: say \"unix:/run/oncegate.sock\"",
@@ -192,7 +199,11 @@ pub(crate) fn upstream_url(text: &str) -> Result<UpstreamUrl, Wrong> {
     if uri.path() != "/" || uri.query().is_some() || text.ends_with('?') {
         return wrong("a URL with a path", "leave the path out: the path of each request goes on unchanged");
     }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let bracketed = authority.host().strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    if bracketed.is_some_and(|host| host.parse::<Ipv6Addr>().is_err()) {
+        return wrong("a URL with brackets around what is no IPv6 address", "say \"http://[::1]:9000\"");
+    }
+    let host = bracketed.unwrap_or_else(|| authority.host());
     // Read by hand: `Authority` takes a port beyond 65535 for none.
     let port = match authority.as_str().strip_prefix(authority.host()).unwrap_or_default().strip_prefix(':') {
         None if tls => 443,
@@ -208,14 +219,25 @@ pub(crate) fn upstream_url(text: &str) -> Result<UpstreamUrl, Wrong> {
 
 /// A Redis server's URL, which stays text: it may hold a password.
 pub(crate) fn redis_url(text: &str) -> Result<String, Wrong> {
+    const SAY: &str = "say \"redis://127.0.0.1:6379/0\", or rediss:// for TLS";
     let rest = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://"));
-    match rest.map(|rest| rest.rsplit_once('@').map_or(rest, |(_, host)| host)) {
-        Some(host) if !host.is_empty() && !host.starts_with(['/', ':']) && !text.contains(char::is_whitespace) => {
-            Ok(text.to_owned())
-        }
-        Some(_) | None => {
-            wrong("not the URL of a Redis server", "say \"redis://127.0.0.1:6379/0\", or rediss:// for TLS")
-        }
+    let Some(place) = rest.map(|rest| rest.rsplit_once('@').map_or(rest, |(_, place)| place)) else {
+        return wrong("not the URL of a Redis server", SAY);
+    };
+    if place.is_empty() || place.starts_with(['/', ':']) || text.contains(char::is_whitespace) {
+        return wrong("not the URL of a Redis server", SAY);
+    }
+    // The database's number is behind the first slash; the client takes any other path for a bad one, but for slashes
+    // around it, and a negative one for good.
+    let database = place.split(['?', '#']).next().and_then(|place| place.split_once('/')).map_or("", |(_, path)| path);
+    let database = database.trim_matches('/');
+    if !database.is_empty() && database.parse::<u32>().is_err() {
+        return wrong("the URL of a Redis server with a database that is no number", SAY);
+    }
+    // Read as the client will read it.
+    match text.into_connection_info() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => wrong("not the URL of a Redis server: its host or its port is none", SAY),
     }
 }
 
@@ -232,8 +254,10 @@ pub(crate) fn docs_url(text: &str) -> Result<String, Wrong> {
 
 /// A name that stands behind a prefix.
 fn named(name: &str, say: &str) -> Result<String, Wrong> {
-    if name.is_empty() || name.chars().any(char::is_control) {
+    if name.is_empty() {
         wrong("a name is missing", say)
+    } else if name.chars().any(char::is_control) {
+        wrong("a name with control characters", say)
     } else {
         Ok(name.to_owned())
     }

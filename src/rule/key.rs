@@ -81,6 +81,15 @@ impl fmt::Debug for Key<'_> {
     }
 }
 
+/// Whether a request of this policy can have these bytes for a key, or for a part of a composite one.
+///
+/// # Errors
+///
+/// [`KeyError::Malformed`] when none can.
+pub fn possible(policy: &Policy, bytes: &[u8]) -> Result<(), KeyError> {
+    checked(Cow::Borrowed(bytes)).and_then(|bytes| fits(policy.key_format, &bytes))
+}
+
 /// What the head alone says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]

@@ -234,7 +234,13 @@ async fn a_question_that_no_request_could_ask_is_refused() {
         (r#"{"route": "charges", "authority": "h", "key": "k", "scope": {"header:x": ""}}"#, "header:authorization"),
         (r#"{"route": "events", "key": ["a", "b", "c"]}"#, "composite"),
         (r#"{"route": "charges", "authority": "h", "key": ["a", "b"]}"#, "composite"),
-        (r#"{"route": "legacy", "key": "k", "authority": "h"}"#, "takes no single key"),
+        (r#"{"route": "legacy", "key": "k", "authority": "h"}"#, "only the id finds"),
+        (r#"{"route": "charges", "authority": "h", "key": ""}"#, "can have this key: the key is empty"),
+        (r#"{"route": "charges", "authority": "h", "key": "\u00e9"}"#, "other than visible ASCII"),
+        (r#"{"route": "events", "key": ["a", ""]}"#, "the key is empty"),
+        (r#"{"route": "either", "key": "k"}"#, "not a UUID"),
+        (r#"{"route": "charges", "authority": "h", "key": 12}"#, "`key` is a text"),
+        (r#"{"route": "events", "key": ["a", 1]}"#, "list of texts"),
         (r#"{"route": "charges", "authority": "h"}"#, "key"),
         (r#"{"route": "charges", "authority": "h", "key": "k", "scpoe": {}}"#, "scpoe"),
         ("", "body"),
@@ -244,6 +250,29 @@ async fn a_question_that_no_request_could_ask_is_refused() {
     }
     let none = served.ask("POST", "/records/find", "", r#"{"route": "events", "key": ["a", "b"]}"#).await;
     assert_eq!(none.problem(404)["id"].as_str().map(str::len), Some(64));
+}
+
+/// That there is no record is said to operators who decide by it whether a request ran.
+#[tokio::test]
+async fn what_may_be_wrong_with_a_question_is_said_with_its_answer() {
+    let served = Served::start();
+    let find = |body: &'static str| {
+        let served = &served;
+        async move { served.ask("POST", "/records/find", "", body).await.problem(404) }
+    };
+    let none = find(r#"{"route": "charges", "authority": "h", "key": "k", "scope": {"query:tenant": "7"}}"#).await;
+    assert_eq!(none["scope_missing"], json!(["header:authorization"]));
+    assert!(
+        none["detail"].as_str().unwrap().ends_with("Taken as not sent by the client: header:authorization."),
+        "{none}"
+    );
+    let all = find(r#"{"route": "events", "key": "k"}"#).await;
+    assert_eq!(all["scope_missing"], json!([]));
+    assert!(all["detail"].as_str().unwrap().ends_with("its retention is over."), "{all}");
+    let off = find(r#"{"route": "unguarded", "authority": "h", "key": "k"}"#).await;
+    assert!(off["detail"].as_str().unwrap().contains("mode is off"), "{off}");
+    let either = find(r#"{"route": "either", "key": "b1946ac9-2492-4d23-8c5e-0f4bd3c2b8a1"}"#).await;
+    assert!(either["detail"].as_str().unwrap().contains("has its content for one"), "{either}");
 }
 
 #[tokio::test]

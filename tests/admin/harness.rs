@@ -67,6 +67,19 @@ name = "legacy"
 path = "/legacy"
 key = ["content:10m"]
 scope = "shared"
+
+[[routes]]
+name = "either"
+path = "/either"
+key = ["header:X-Id", "content:10m"]
+key_format = "uuid"
+scope = "shared"
+authority = "ignore"
+
+[[routes]]
+name = "unguarded"
+path = "/unguarded"
+mode = "off"
 "#;
 
 /// An admin API and what is behind it.

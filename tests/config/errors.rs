@@ -56,6 +56,7 @@ cases! {
     a_key_without_its_value: policy("mode =");
     a_table_given_twice: format!("{BASE}[log]\nlevel = \"info\"\n[log]\nformat = \"json\"\n");
     a_key_given_twice_in_one_of_two_tables: format!("[log]\nlevel = \"info\"\n{}", policy("mode = \"off\"\nmode = \"off\""));
+    what_stands_twice_hides_no_other_error: format!("[log]\nlevel = \"loud\"\n[log]\nacces = true\n{}", policy("mode = \"off\"\nmode = \"of\"\nretention = \"24\""));
     a_default_from_the_shell: policy("retention = \"${RETENTION:-24h}\"");
     an_address_that_is_none_is_no_admins: table("[server]\nlisten = \"9464\"\n[admin]\nlisten = \"0.0.0.0:8080\"");
     a_second_route_of_a_name_whose_first_is_broken: format!("{BASE}[[routes]]\nname = \"r\"\npath = \"x\"\n[[routes]]\nname = \"r\"\npath = \"/y\"\n");
@@ -83,10 +84,19 @@ cases! {
     an_upstream_without_a_name: "[defaults]\nscope = \"shared\"\n[upstreams]\nurl = \"http://127.0.0.1:9000\"\n";
     a_table_that_is_none: "server = \"0.0.0.0:8080\"\n";
 
+    a_name_of_the_environment_that_is_empty: policy("docs_url = \"${}\"");
+    a_name_of_the_environment_within_another: policy("docs_url = \"${A${B}}\"");
+    a_control_character_in_a_text: policy("docs_url = \"a\u{0}b\"");
+    a_key_source_and_a_scope_part_twice_are_worth_a_word: policy("key = [\"header:a\", \"query:b\", \"header:A\"]").replace("\"header:authorization\"", "\"header:authorization\", \"header:Authorization\"");
+    defaults_that_guard_nothing_are_worth_a_word: policy("guard = []");
+    a_number_beyond_its_bounds: policy("max_waiters = 9223372036854775807");
+    a_socket_with_a_nul: table("[server]\nlisten = \"unix:/run/a\\u0000\"");
+
     a_duration_without_a_unit: policy("retention = \"24\"");
     a_duration_as_a_number: policy("retention = 86400");
     a_duration_with_an_unknown_unit: policy("retention = \"1w\"");
     a_duration_of_no_length: policy("response_timeout = \"0s\"");
+    a_duration_beyond_all_numbers: policy("retention = \"99999999999999999999h\"");
     a_duration_beyond_all_use: policy("unknown_retention = \"99999999999d\"");
     a_size_without_a_unit: policy("max_request_body = \"1048576\"");
     a_size_as_a_number: policy("max_request_body = 1048576");
@@ -160,6 +170,14 @@ cases! {
     no_upstream_chosen_of_two: format!("{BASE}[upstreams.b]\nurl = \"http://127.0.0.1:9001\"\n[[routes]]\nname = \"r\"\npath = \"/\"\n");
     two_routes_for_the_same_requests:
         route("path = \"/v1/{id}\"\nmethods = [\"POST\", \"PUT\"]\n[[routes]]\nname = \"s\"\npath = \"/v1/{charge}\"\nmethods = [\"POST\"]");
+    a_host_with_a_scheme: route("path = \"/\"\nhost = \"http://a.com\"");
+    a_path_with_a_nul: route("path = \"/a\\u0000\"");
+    two_parameters_in_one_segment: route("path = \"/{x}{y}\"");
+    a_host_that_is_none_is_not_every_host:
+        route("path = \"/a\"\nhost = \"a b\"\n[[routes]]\nname = \"s\"\npath = \"/a\"");
+    methods_that_are_none_are_not_all_methods: format!(
+        "[upstreams.api]\nurl = \"http://127.0.0.1:9000\"\n[defaults]\nmode = \"off\"\n[[routes]]\nname = \"r\"\npath = \"/a\"\nmode = \"enforce\"\nmethods = [\"get\"]\n[[routes]]\nname = \"s\"\npath = \"/a\"\n"
+    );
     two_routes_of_one_name: route("path = \"/a\"\n[[routes]]\nname = \"r\"\npath = \"/b\"");
     two_routes_of_one_id:
         route("id = \"x\"\npath = \"/a\"\nfingerprint = [\"body\"]\n[[routes]]\nname = \"x\"\npath = \"/b\"");
@@ -171,6 +189,8 @@ cases! {
     a_url_without_a_scheme: upstream("url = \"127.0.0.1:9000\"");
     a_url_with_a_path: upstream("url = \"http://127.0.0.1:9000/api\"");
     a_url_with_a_password_is_not_shown: upstream("url = \"http://user:hunter2@127.0.0.1:9000\"");
+    a_url_with_brackets_around_a_name: upstream("url = \"http://[zz]:80\"");
+    a_url_whose_host_no_certificate_can_have: upstream("urls = [\"https://api\", \"https://-a..b\"]");
     tls_for_an_upstream_without_tls: upstream("url = \"http://127.0.0.1:9000\"\ntls = { ca = \"ca.crt\" }");
     a_certificate_without_its_key: upstream("url = \"https://api\"\ntls = { cert = \"c.crt\" }");
 
@@ -188,6 +208,9 @@ cases! {
     a_prefix_with_braces: table("[store]\nkind = \"redis\"\n[store.redis]\nprefix = \"a{}b:\"");
     two_places_for_redis: table("[store]\nkind = \"redis\"\n[store.redis]\nurl = \"redis://a\"\ncluster = [\"redis://b\"]");
     a_redis_password_is_not_shown: table("[store]\nkind = \"redis\"\n[store.redis]\nurl = \"http://:hunter2@redis\"");
+    a_redis_port_that_is_none: table("[store]\nkind = \"redis\"\n[store.redis]\nurl = \"redis://127.0.0.1:99999\"");
+    a_redis_database_that_is_none: table("[store]\nkind = \"redis\"\n[store.redis]\nurl = \"redis://127.0.0.1:7399/abc\"");
+    a_redis_host_that_is_none: table("[store]\nkind = \"redis\"\n[store.redis]\ncluster = [\"redis://a\", \"redis://[::1:7399\"]");
     a_sentinel_without_a_master: table("[store]\nkind = \"redis\"\n[store.redis]\nsentinel = { nodes = [\"redis://s1:26379\"] }");
     encryption_without_a_secret: table("[store]\nkind = \"redis\"\n[store.redis]\nencrypt = true");
 

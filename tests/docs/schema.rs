@@ -68,6 +68,8 @@ tls = { cert = "client.crt", key = "client.key" }
 
 [defaults]
 scope = ["header:authorization"]
+key = ["header:Idempotency-Key", "content:10s"]
+fingerprint = ["path", "json-body", "header:X-A"]
 key_required = false
 max_waiters = 100
 release_on = [401, "503+retry-after"]
@@ -95,6 +97,15 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("a status that is none", "[401,", "[999,", "999 is not valid"),
     ("a wrong word", "\"hold\"", "\"held\"", "\"held\" is not valid"),
     ("a word where a list or another word stands", "[\"header:authorization\"]", "\"everybody\"", "is not valid"),
+    (
+        "a key source that is none",
+        "\"header:Idempotency-Key\"",
+        "\"Idempotency-Key\"",
+        "\"Idempotency-Key\" does not match",
+    ),
+    ("a scope part that is none", "\"header:authorization\"", "\"authorization\"", "is not valid"),
+    ("a fingerprint part that is none", "\"json-body\"", "\"json\"", "\"json\" does not match"),
+    ("methods that are none", "[\"POST\"]", "[]", "[] has less than 1 item"),
     ("a route without a name", "name = \"create charge\"", "", "\"name\" is a required property"),
     ("an upstream without a url", "url = \"https://payments.example.com\"", "", "is not valid"),
     ("a certificate without its key", ", key = \"client.key\"", "", "\"key\" is a required property"),

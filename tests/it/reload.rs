@@ -184,3 +184,19 @@ async fn requests_under_way_keep_the_rules_they_started_with() {
     owner.await.unwrap().was(418, "executed");
     proxy.charge("k").send().await.refused(409, "duplicate");
 }
+
+// contract: R-24
+#[tokio::test]
+async fn a_reload_that_goes_back_to_observing_says_what_that_does_to_retries() {
+    let upstream = Upstream::start().await;
+    let config = Config::new(&upstream);
+    let proxy = Proxy::start(config.clone()).await;
+    proxy.charge("k").send().await.was(200, "executed");
+    proxy.reload(&config.clone().policy("max_waiters = 7"), "ok").await;
+    assert!(!proxy.said().contains("runs again"), "{}", proxy.said());
+    proxy.reload(&config.policy("mode = \"observe\""), "ok").await;
+    proxy.charge("k").send().await;
+    assert_eq!(upstream.executions(), 2, "what was executed under enforcing runs again");
+    eventually("the log says so", || async { proxy.said().contains("a retry of what was executed before runs again") })
+        .await;
+}

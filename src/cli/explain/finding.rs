@@ -48,6 +48,13 @@ impl Request {
         }
     }
 
+    /// How long its body is: as it says itself, be there a body to look at or not.
+    fn body_bytes(&self) -> u64 {
+        let declared = self.headers.get(header::CONTENT_LENGTH);
+        let declared = declared.and_then(|length| length.to_str().ok()?.trim().parse().ok());
+        declared.unwrap_or(0).max(self.body.len() as u64)
+    }
+
     /// As it would stand on the wire: whether it is ambiguous is asked of what asks it of a client's bytes.
     fn wire(&self) -> Vec<u8> {
         let query = self.query.iter().flat_map(|query| ["?", query]).collect::<String>();
@@ -102,6 +109,8 @@ pub(super) struct KeyFound {
 pub(super) enum Would {
     /// Streamed through; why it is not guarded.
     Pass(&'static str),
+    /// Streamed through though it has a key, and marked and counted so; why.
+    Unguarded(&'static str),
     /// Refused: with which problem, and why.
     Refuse(Problem, &'static str),
     /// Refused before its route matters: it is malformed or ambiguous.
@@ -112,6 +121,33 @@ pub(super) enum Would {
     Guard,
     /// Streamed through, and counted as if it were guarded.
     Observe,
+    /// Streamed through where enforcing would refuse it: with which problem, and why.
+    ObserveRefusal(Problem, &'static str),
+}
+
+impl Would {
+    /// What observing makes of it (contract: R-24): nothing is refused, and nothing marked.
+    fn observed(self) -> Self {
+        match self {
+            Self::Guard => Self::Observe,
+            Self::Refuse(problem, why) => Self::ObserveRefusal(problem, why),
+            Self::Unguarded(why) => Self::Pass(why),
+            Self::Pass(_) | Self::Malformed(_) | Self::NotAllowed | Self::Observe | Self::ObserveRefusal(..) => self,
+        }
+    }
+
+    /// The refusal that the request meets, or would meet under enforcing.
+    pub(super) fn problem(&self) -> Option<Problem> {
+        match self {
+            Self::Refuse(problem, _) | Self::ObserveRefusal(problem, _) => Some(*problem),
+            Self::Pass(_)
+            | Self::Unguarded(_)
+            | Self::Malformed(_)
+            | Self::NotAllowed
+            | Self::Guard
+            | Self::Observe => None,
+        }
+    }
 }
 
 /// Finds out.
@@ -140,7 +176,14 @@ pub(super) fn find(config: &Config, request: &Request) -> Finding {
         (None, None) => Would::Refuse(Problem::NoRoute, "no route matches, and there are several upstreams"),
         (Some(route), None) => {
             finding.upstream = Some(config.upstreams[route.upstream].name.clone());
-            finding.under(&route.policy, request, certificates).unwrap_or_else(|end| end)
+            let would = match finding.under(&route.policy, request, certificates) {
+                Ok(()) => Would::Guard,
+                Err(end) => end,
+            };
+            match route.policy.mode {
+                Mode::Observe => would.observed(),
+                Mode::Enforce | Mode::Off => would,
+            }
         }
     };
     finding
@@ -159,8 +202,8 @@ fn because(config: &Config, route: &Arc<Route>, considered: Considered) -> &'sta
 }
 
 impl Finding {
-    /// Goes through the steps of a guarded request; an early end is an `Err`.
-    fn under(&mut self, policy: &Policy, request: &Request, certificates: bool) -> Result<Would, Would> {
+    /// Goes through the steps of a guarded request, as if it were enforced; an early end is an `Err`.
+    fn under(&mut self, policy: &Policy, request: &Request, certificates: bool) -> Result<(), Would> {
         let head = request.head(certificates);
         if let Some(why) = unguarded(policy, request, self.class) {
             return Err(Would::Pass(why));
@@ -169,8 +212,12 @@ impl Finding {
             return Err(Would::Refuse(Problem::BadRequest, shadow.why()));
         }
         self.scope = scope_parts(policy, &head);
-        let key = find_key(policy, &head, &request.body)?;
+        let too_large = request.body_bytes() > policy.max_request_body;
+        let (key, past_body) = find_key(policy, &head, &request.body, too_large)?;
         self.key = Some(KeyFound { source: key::label(key.source).into_owned(), length: length(&key) });
+        if past_body {
+            return Err(is_too_large(policy));
+        }
         if headers::upgrade(http::Version::HTTP_11, &request.headers).is_some() {
             return Err(Would::Refuse(Problem::BadRequest, "a guarded request cannot be upgraded to another protocol"));
         }
@@ -188,21 +235,22 @@ impl Finding {
             Err(ScopeError::Unstable) if policy.key_required => {
                 return Err(Would::Refuse(Problem::ScopeUnstable, "the scope's value changes with each request"));
             }
-            Err(ScopeError::Unstable) => return Err(Would::Pass("the scope's value changes with each request")),
+            Err(ScopeError::Unstable) => return Err(Would::Unguarded("the scope's value changes with each request")),
             Err(ScopeError::Malformed(why)) => return Err(Would::Refuse(Problem::BadRequest, why)),
         }
-        if request.body.len() as u64 > policy.max_request_body {
-            return Err(match policy.on_body_too_large {
-                OnBodyTooLarge::Reject => Would::Refuse(Problem::BodyTooLarge, "it is longer than max_request_body"),
-                OnBodyTooLarge::Pass => Would::Pass("it is longer than max_request_body"),
-            });
+        if too_large {
+            return Err(is_too_large(policy));
         }
         self.fingerprint = policy.fingerprint.iter().map(|part| fingerprint_part(part, request)).collect();
-        Ok(match policy.mode {
-            Mode::Enforce => Would::Guard,
-            Mode::Observe => Would::Observe,
-            Mode::Off => Would::Pass("mode = \"off\""),
-        })
+        Ok(())
+    }
+}
+
+/// What becomes of a request with a key and too long a body.
+fn is_too_large(policy: &Policy) -> Would {
+    match policy.on_body_too_large {
+        OnBodyTooLarge::Reject => Would::Refuse(Problem::BodyTooLarge, "it is longer than max_request_body"),
+        OnBodyTooLarge::Pass => Would::Unguarded("it is longer than max_request_body"),
     }
 }
 
@@ -224,19 +272,24 @@ fn unguarded(policy: &Policy, request: &Request, class: Class) -> Option<&'stati
     request.headers.get(header::CONTENT_TYPE).is_some_and(grpc).then_some("it is gRPC")
 }
 
-fn find_key<'a>(policy: &'a Policy, head: &Head<'a>, body: &'a [u8]) -> Result<Key<'a>, Would> {
+/// The key, and whether the body was passed over that another may be in.
+fn find_key<'a>(
+    policy: &'a Policy,
+    head: &Head<'a>,
+    body: &'a [u8],
+    too_large: bool,
+) -> Result<(Key<'a>, bool), Would> {
     let malformed = |KeyError::Malformed(why)| Would::Refuse(Problem::KeyMalformed, why);
-    let too_large = body.len() as u64 > policy.max_request_body;
     let missing = || match policy.key_required {
         true => Would::Refuse(Problem::KeyMissing, "it has no key, and the route requires one"),
         false => Would::Pass(NO_KEY),
     };
     match key::search(policy, head).map_err(malformed)? {
-        Search::Found(key) => Ok(key),
+        Search::Found(key) => Ok((key, false)),
         Search::Absent => Err(missing()),
         Search::NeedsBody if too_large => {
             let found = key::search_past_body(policy, head).map_err(malformed)?;
-            found.ok_or(match policy.key_required {
+            found.map(|key| (key, true)).ok_or(match policy.key_required {
                 true => {
                     Would::Refuse(Problem::BodyTooLarge, "it is longer than max_request_body, and was not looked at")
                 }
@@ -245,7 +298,8 @@ fn find_key<'a>(policy: &'a Policy, head: &Head<'a>, body: &'a [u8]) -> Result<K
         }
         // Nothing is compared with what a store holds: any id key will do.
         Search::NeedsBody => {
-            key::search_body(policy, head, body, &IdKey::fixed()).map_err(malformed)?.ok_or_else(missing)
+            let found = key::search_body(policy, head, body, &IdKey::fixed()).map_err(malformed)?;
+            found.map(|key| (key, false)).ok_or_else(missing)
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::finding::{BODY_NOT_READ, Finding, KeyFound, NO_KEY, Request, Would, bytes};
 use crate::{
@@ -41,10 +42,10 @@ pub(super) fn json(finding: &Finding) -> Value {
 fn would_json(finding: &Finding) -> Value {
     let same = |word: &str| json!({ "first": word, "retry": word, "concurrent": word, "changed": word });
     match (&finding.would, finding.route.as_ref().map(|route| &route.policy)) {
-        (Would::Pass(_) | Would::Observe, _) => same("passed"),
+        (Would::Pass(_) | Would::Observe | Would::ObserveRefusal(..), _) => same("passed"),
+        (Would::Unguarded(_), _) => same("unguarded"),
         (Would::Refuse(problem, _), _) => same(problem.code()),
-        (Would::Malformed(_), _) => same(Problem::BadRequest.code()),
-        (Would::NotAllowed, _) | (Would::Guard, None) => same("rejected"),
+        (Would::Malformed(_) | Would::NotAllowed, _) | (Would::Guard, None) => same(Problem::BadRequest.code()),
         (Would::Guard, Some(policy)) => json!({
             "first": "executed",
             "retry": match policy.on_duplicate {
@@ -52,10 +53,7 @@ fn would_json(finding: &Finding) -> Value {
                 OnDuplicate::Reject => "duplicate",
                 OnDuplicate::Ack => "ack",
             },
-            "concurrent": match policy.on_in_flight {
-                OnInFlight::Wait => "waited",
-                OnInFlight::Reject => "in-flight",
-            },
+            "concurrent": if waits(policy) { "waited" } else { "in-flight" },
             "changed": if window(policy, finding).is_some() { "executed" } else { "key-reused" },
         }),
     }
@@ -78,8 +76,8 @@ pub(super) fn text(request: &Request, finding: &Finding) -> String {
     line(&mut text, "class", class.as_str());
     let (guarded, why) = match would {
         Would::Guard => ("yes", ""),
-        Would::Observe => ("observed only", ""),
-        Would::Pass(why) => ("no: ", *why),
+        Would::Observe | Would::ObserveRefusal(..) => ("observed only", ""),
+        Would::Pass(why) | Would::Unguarded(why) => ("no: ", *why),
         Would::Refuse(..) | Would::Malformed(_) | Would::NotAllowed => ("refused", ""),
     };
     line(&mut text, "guarded", &format!("{guarded}{why}"));
@@ -114,22 +112,45 @@ pub(super) fn text(request: &Request, finding: &Finding) -> String {
         (Would::Observe, _) => {
             line(&mut text, "every time", &format!("streamed to {upstream} and back; counted as if it were guarded"));
         }
+        (Would::ObserveRefusal(problem, why), _) => {
+            let refusal = refusal(*problem, why);
+            line(
+                &mut text,
+                "every time",
+                &format!("streamed to {upstream} and back; enforcing would refuse it: {refusal}"),
+            );
+        }
+        (Would::Unguarded(_), _) => {
+            let marked = format!("streamed to {upstream} and back, a repetition too; marked and counted as unguarded");
+            line(&mut text, "every time", &marked);
+        }
         (Would::Pass(_), _) => {
             line(&mut text, "every time", &format!("streamed to {upstream} and back, a repetition too"));
         }
         (Would::Refuse(problem, why), _) => {
-            let (row, code) = (problem.row(), problem.code());
-            line(&mut text, "every time", &format!("{} {code}: {why}; nothing is sent", row.status));
+            line(&mut text, "every time", &format!("{}; nothing is sent", refusal(*problem, why)));
         }
         (Would::Malformed(refusal), _) => {
             let (status, why) = (refusal.status.as_u16(), refusal.detail.trim_end_matches('.'));
             line(&mut text, "every time", &format!("{status} bad-request ({why}); nothing is sent"));
         }
         (Would::NotAllowed, _) | (Would::Guard, None) => {
-            line(&mut text, "every time", "405: Oncegate opens no tunnels; nothing is sent");
+            line(&mut text, "every time", "405 bad-request: Oncegate opens no tunnels; nothing is sent");
         }
     }
     text
+}
+
+fn refusal(problem: Problem, why: &str) -> String {
+    format!("{} {}: {why}", problem.row().status, problem.code())
+}
+
+/// Whether a concurrent request waits at all.
+fn waits(policy: &Policy) -> bool {
+    match policy.on_in_flight {
+        OnInFlight::Wait => policy.max_waiters > 0 && !policy.wait_timeout.is_zero(),
+        OnInFlight::Reject => false,
+    }
 }
 
 /// What comes of parts of the scope that a guarded request lacks (contract: R-5).
@@ -146,15 +167,20 @@ fn lack(scope: &[(String, bool)], would: &Would) -> Option<&'static str> {
 
 /// Of a request without a key, whether it may have one where nobody looks; `None` of every other.
 fn body_not_read(would: &Would) -> Option<bool> {
-    match would {
-        Would::Pass(NO_KEY) | Would::Refuse(Problem::KeyMissing, _) => Some(false),
-        Would::Pass(BODY_NOT_READ) | Would::Refuse(Problem::BodyTooLarge, _) => Some(true),
-        Would::Pass(_)
-        | Would::Refuse(..)
-        | Would::Malformed(_)
-        | Would::NotAllowed
-        | Would::Guard
-        | Would::Observe => None,
+    match (would, would.problem()) {
+        (Would::Pass(NO_KEY), _) | (_, Some(Problem::KeyMissing)) => Some(false),
+        (Would::Pass(BODY_NOT_READ), _) | (_, Some(Problem::BodyTooLarge)) => Some(true),
+        (
+            Would::Pass(_)
+            | Would::Unguarded(_)
+            | Would::Refuse(..)
+            | Would::ObserveRefusal(..)
+            | Would::Malformed(_)
+            | Would::NotAllowed
+            | Would::Guard
+            | Would::Observe,
+            _,
+        ) => None,
     }
 }
 
@@ -167,11 +193,10 @@ fn guarded_lines(text: &mut String, upstream: &str, policy: &Policy, window: Opt
         OnDuplicate::Ack => format!("200, empty; {upstream} is not asked again"),
     };
     line(text, "retry", &retry);
-    let concurrent = match policy.on_in_flight {
-        OnInFlight::Wait => {
-            format!("waits up to {} for the first one's answer, then 409 in-flight", span(policy.wait_timeout))
-        }
-        OnInFlight::Reject => "409 in-flight at once".to_owned(),
+    let concurrent = if waits(policy) {
+        format!("waits up to {} for the first one's answer, then 409 in-flight", span(policy.wait_timeout))
+    } else {
+        "409 in-flight at once".to_owned()
     };
     line(text, "concurrent", &concurrent);
     let changed = match (window, policy.error_format) {
@@ -229,7 +254,7 @@ fn line(text: &mut String, label: &str, value: &str) {
         let last = lines.last_mut().expect("never empty");
         if last.is_empty() {
             last.push_str(word);
-        } else if LABEL + last.chars().count() + 1 + word.chars().count() > COLUMNS {
+        } else if LABEL + last.width() + 1 + word.width() > COLUMNS {
             lines.push(word.to_owned());
         } else {
             last.push(' ');

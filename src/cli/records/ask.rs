@@ -22,7 +22,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     };
     read.map_err(|error| {
         Failure::new(
-            Exit::Usage,
+            Exit::Failure,
             format!("{} cannot be read", file.display()),
             error.to_string(),
             "name a file that can",
@@ -44,10 +44,25 @@ pub(super) fn confirm(question: &str) -> Result<bool, Failure> {
             "look at it with --dry-run, and say --yes if that is what you want",
         ));
     }
-    anstream::eprint!("{question} [y/N] ");
     // A prompt that cannot be shown is answered by nobody.
-    _ = io::stderr().flush();
+    let mut stderr = anstream::stderr();
+    _ = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
     let mut answer = String::new();
     let read = io::stdin().read_line(&mut answer);
-    Ok(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
+    Ok(read.is_ok() && is_yes(&answer))
+}
+
+fn is_yes(answer: &str) -> bool {
+    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_yes_is_a_yes() {
+        assert!(["y", "Y\n", "yes", "Yes\r\n", " YES "].into_iter().all(is_yes));
+        assert!(!["", "\n", "n", "no", "yess", "y e s", "ja"].into_iter().any(is_yes));
+    }
 }

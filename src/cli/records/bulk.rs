@@ -1,6 +1,6 @@
 //! Resolves every unknown record that matches: shown first, confirmed, then one by one by the version that was shown.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{
     Client, ask,
     change::resolve_path,
-    put, short,
-    show::{Filter, counted, matching, none_match},
+    put, say, short,
+    show::{Filter, counted, matching, none_match, note_unguarded},
     table, text,
 };
 use crate::{
@@ -46,13 +46,14 @@ pub(super) async fn resolve(
     manner: Manner,
 ) -> Result<Exit, Failure> {
     let Manner { dry_run, yes, json } = manner;
-    let (records, _) = matching(client, filter, Some(State::Unknown.as_str()), usize::MAX).await?;
+    let (records, _) = matching(client, filter, Some(State::Unknown.as_str()), usize::MAX, None).await?;
     let how = if resolution["executed"] == true { "executed" } else { "not executed" };
     if !json {
         announce(&records, how, dry_run)?;
         if records.is_empty() {
             none_match("No unknown records match.", client, filter).await;
         }
+        note_unguarded(client, &records).await;
     }
     if dry_run || records.is_empty() {
         if json {
@@ -91,7 +92,7 @@ fn announce(records: &[Value], how: &str, dry_run: bool) -> Result<(), Failure> 
         put(format_args!("… and {} more", records.len() - shown))?;
     }
     if dry_run {
-        anstream::eprintln!("{} would be resolved as {how}; nothing was changed.", counted(records.len()));
+        say(format_args!("{} would be resolved as {how}; nothing was changed.", counted(records.len())));
     }
     Ok(())
 }
@@ -101,7 +102,7 @@ async fn one_by_one(client: &Client, records: &[Value], resolution: &Value) -> R
     let is_watched = io::stderr().is_terminal();
     for (at, record) in records.iter().enumerate() {
         if is_watched {
-            anstream::eprint!("\r{}/{} {}", at + 1, records.len(), short(record));
+            _ = write!(anstream::stderr(), "\r{}/{} {}", at + 1, records.len(), short(record));
         }
         let version = text(record, "version");
         match client.send(Method::POST, &resolve_path(record), Some(version), Some(resolution)).await {
@@ -117,7 +118,7 @@ async fn one_by_one(client: &Client, records: &[Value], resolution: &Value) -> R
         }
     }
     if is_watched {
-        anstream::eprintln!();
+        say("");
     }
     Ok(tally)
 }

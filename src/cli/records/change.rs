@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Client, ask, bulk,
     client::{record_path, target},
-    put, short,
+    put, say, short,
     show::Filter,
     table,
     target::Target,
@@ -52,11 +52,11 @@ pub(super) struct ResolveArgs {
     not_executed: bool,
 
     /// The answer, e.g. --response answer.json, or - for stdin
-    #[arg(long, value_name = "FILE", requires = "executed")]
+    #[arg(long, value_name = "FILE", requires = "executed", conflicts_with = "not_executed")]
     response: Option<PathBuf>,
 
     /// The answer's status, e.g. --status 201; the response file is its body then
-    #[arg(long, value_name = "CODE", requires = "executed", value_parser = clap::value_parser!(u16).range(200..=599))]
+    #[arg(long, value_name = "CODE", requires = "executed", conflicts_with = "not_executed", value_parser = clap::value_parser!(u16).range(200..=599))]
     status: Option<u16>,
 
     /// A field of the answer, with --status, e.g. -H 'Content-Type: text/plain'
@@ -70,11 +70,11 @@ pub(super) struct ResolveArgs {
     #[command(flatten)]
     filter: Filter,
 
-    /// Only say what would be resolved
+    /// Only say what would be resolved, e.g. --older 10m --not-executed --dry-run
     #[arg(long)]
     dry_run: bool,
 
-    /// Do not ask before resolving several
+    /// Do not ask before resolving several, e.g. --state unknown --not-executed --yes
     #[arg(short, long)]
     yes: bool,
 
@@ -92,7 +92,7 @@ pub(super) struct ForgetArgs {
     /// The record: 16 or 64 hex digits, or a problem's `instance`
     id: String,
 
-    /// Also while its request is under way
+    /// Also while its request is under way, e.g. forget 0123456789abcdef --force
     #[arg(long)]
     force: bool,
 
@@ -192,7 +192,7 @@ fn would(record: &Value, resolution: &Value, json: bool) -> Result<Exit, Failure
     } else {
         "resolved as executed: its retries would get the answer given"
     };
-    anstream::eprintln!("\nIt would be {what}.\nNothing was changed.");
+    say(format_args!("\nIt would be {what}.\nNothing was changed."));
     Ok(Exit::Ok)
 }
 

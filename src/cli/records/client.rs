@@ -23,6 +23,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of an answer.
 const ANSWER_MOST: usize = 64 << 20;
 
+/// Finds a record.
+pub(super) const FIND: &str = "/records/find";
+
 /// Where an admin API is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
@@ -90,13 +93,15 @@ impl Client {
         version: Option<&str>,
         body: Option<&Value>,
     ) -> Result<Result<Value, Refused>, Failure> {
+        // To find a record is no change, though what is looked for stands in a body.
+        let changes = method != Method::GET && target != FIND;
         let request = self.request(method, target, version, body);
-        let (status, bytes) = timeout(ANSWER_TIMEOUT, self.exchange(request))
+        let (status, bytes) = timeout(ANSWER_TIMEOUT, self.exchange(request, changes))
             .await
-            .map_err(|_| self.broken("no answer came in time"))??;
+            .map_err(|_| self.broken("no answer came in time", changes))??;
         // Whatever else answers there is told by what it says.
         let value: Value = serde_json::from_slice(&bytes)
-            .map_err(|_| self.broken(format!("its answer ({status}) is not JSON: that is no admin API")))?;
+            .map_err(|_| self.broken(format!("its answer ({status}) is not JSON: that is no admin API"), changes))?;
         match status {
             _ if status.is_success() => Ok(Ok(value)),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.refused(&Refused { status, problem: value })),
@@ -137,8 +142,14 @@ impl Client {
                 let remedy = "look at its log, and at `/readyz?store`; then try again";
                 (format!("the Oncegate at {place} cannot do that now"), remedy)
             }
+            StatusCode::BAD_REQUEST => ("that cannot be asked".to_owned(), ""),
             status => (format!("{place} refuses that with {status}"), ""),
         };
+        let known = ["routes", "scope"].into_iter().find_map(|member| {
+            let names: Vec<_> = refused.problem[member].as_array()?.iter().filter_map(Value::as_str).collect();
+            Some(if names.is_empty() { "it has none".to_owned() } else { format!("name one of: {}", names.join(", ")) })
+        });
+        let remedy = known.as_deref().unwrap_or(remedy);
         let exit = match refused.status {
             StatusCode::SERVICE_UNAVAILABLE => Exit::Unavailable,
             StatusCode::BAD_REQUEST => Exit::Usage,
@@ -180,15 +191,15 @@ impl Client {
         request
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
+    async fn exchange(&self, request: Request<Full<Bytes>>, changes: bool) -> Result<(StatusCode, Bytes), Failure> {
         let stream = self.connect().await?;
-        let broken = |error: hyper::Error| self.broken(error.to_string());
+        let broken = |error: hyper::Error| self.broken(error.to_string(), changes);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let answered = async {
             let response = sender.send_request(request).await.map_err(broken)?;
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_MOST).collect().await;
-            let body = body.map_err(|error| self.broken(error.to_string()))?;
+            let body = body.map_err(|error| self.broken(error.to_string(), changes))?;
             Ok((status, body.to_bytes()))
         };
         tokio::pin!(answered);
@@ -220,13 +231,14 @@ impl Client {
         })
     }
 
-    fn broken(&self, why: impl Into<String>) -> Failure {
-        Failure::new(
-            Exit::Unavailable,
-            format!("the admin API at {} did not answer", self.place),
-            why,
-            "see whether --admin names Oncegate's admin address; a change may have happened, so look before repeating it",
-        )
+    fn broken(&self, why: impl Into<String>, changes: bool) -> Failure {
+        let remedy = match changes {
+            true => {
+                "see whether --admin names Oncegate's admin address; a change may have happened, so look before repeating it"
+            }
+            false => "see whether --admin names Oncegate's admin address, and try again",
+        };
+        Failure::new(Exit::Unavailable, format!("the admin API at {} did not answer", self.place), why, remedy)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::{ask, show, target::Target};
+use super::{ask, client::FIND, show, target::Target};
 use crate::cli::{Exit, Failure};
 
 /// Examples of `oncegate records find`.
@@ -64,8 +64,9 @@ pub(super) async fn find(args: FindArgs) -> Result<Exit, Failure> {
         None => sent(route, authority, key, &scope)?,
     };
     let given = target.given();
-    let record = target.client()?.ask(Method::POST, "/records/find", None, Some(&sent)).await?;
-    show::print(&record, &given, json)?;
+    let client = target.client()?;
+    let record = client.ask(Method::POST, FIND, None, Some(&sent)).await?;
+    show::print(&client, &record, &given, json).await?;
     Ok(Exit::Ok)
 }
 

@@ -1,7 +1,6 @@
 //! Records as a table that fits 80 columns, and one record as lines.
 
 use std::{
-    borrow::Cow,
     fmt::Write as _,
     time::{Duration, SystemTime},
 };
@@ -10,7 +9,10 @@ use clap::builder::styling::{AnsiColor, Style};
 use serde_json::Value;
 
 use super::{short, text};
-use crate::clock;
+use crate::{
+    cli::columns::{padded, shortened},
+    clock,
+};
 
 /// Columns of a route's name.
 const ROUTE: usize = 19;
@@ -28,10 +30,10 @@ pub(super) fn table(records: &[Value]) -> String {
         let style = state_style(record);
         _ = writeln!(
             out,
-            "{}  {style}{:<9}{style:#}  {:<ROUTE$}  {:>5}  {:>7}  {}",
+            "{}  {style}{:<9}{style:#}  {}  {:>5}  {:>7}  {}",
             short(record),
             text(record, "state"),
-            shortened(text(record, "route")),
+            padded(&shown(text(record, "route")), ROUTE),
             span(&record["age_seconds"]),
             left(&record["expires_in_seconds"]),
             answer(record),
@@ -114,16 +116,9 @@ fn meaning(record: &Value) -> String {
 }
 
 /// A route's name in its column; control characters, which a name might have, are shown and not obeyed.
-fn shortened(name: &str) -> Cow<'_, str> {
-    let name: Cow<'_, str> = if name.contains(char::is_control) {
-        Cow::Owned(name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect())
-    } else {
-        Cow::Borrowed(name)
-    };
-    if name.chars().count() <= ROUTE {
-        return name;
-    }
-    name.chars().take(ROUTE - 1).chain(['…']).collect::<String>().into()
+fn shown(name: &str) -> String {
+    let harmless: String = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    shortened(&harmless, ROUTE).into_owned()
 }
 
 /// A time that has passed, in one unit, whole, rounded down: `42s`, `17m`, `3h`, `29d`.

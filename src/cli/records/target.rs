@@ -6,7 +6,10 @@ use std::{
     path::PathBuf,
 };
 
-use super::client::{Client, Place};
+use super::{
+    client::{Client, Place},
+    say,
+};
 use crate::{
     cli::{ConfigFlag, Exit, Failure, environment},
     config::{self, Overrides, settled::Address},
@@ -81,7 +84,7 @@ fn configured(path: &std::path::Path) -> Result<config::settled::Admin, Failure>
     match config::load_alone(path, &Overrides::default(), &environment) {
         Ok(loaded) => Ok(loaded.config.admin),
         Err(errors) => {
-            anstream::eprintln!("{}", errors.render(true));
+            say(errors.render(true));
             Err(Failure::new(
                 Exit::Config,
                 "the configuration is bad",

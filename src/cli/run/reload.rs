@@ -9,6 +9,7 @@ use tokio::{sync::Notify, time::timeout};
 
 use super::{Doors, Source, environment, told};
 use crate::{
+    cli::check::moved::moved,
     config::{self, Loaded, settled},
     proxy::{Live, Shared},
     server::{Limits, Tls},
@@ -144,6 +145,7 @@ fn reload<S: Store>(shared: &Shared<S>, doors: &Doors, source: &Source) -> Resul
     }
     warnings.iter().for_each(|warning| tracing::warn!("{}", warning.summary()));
     changes.iter().for_each(|change| tracing::warn!("accepted: {change}"));
+    moved(old, &new).iter().for_each(|moved| tracing::warn!("{moved}"));
     shared.desk.in_flight().bound(new.server.max_in_flight);
     shared.buffered.bound(new.server.max_buffered);
     shared.log.set(&new.log);

@@ -72,17 +72,21 @@ pub(super) fn route<'r, 't>(section: Section<'r, 't>, defaults: &Layer, whole: &
         );
     }
     let methods = methods.map(|methods| methods.value.into_iter().map(|method| method.value).collect::<Vec<_>>());
+    // One that was given and could not be read is not one that is left out.
+    let told = |key: &'static str, is_read: bool| is_read || section.get(key).is_none();
+    let knows_methods = told("methods", methods.is_some());
+    let is_told = knows_methods && told("host", host.is_some());
     let guarded = guards(&layer, methods.as_deref());
-    if guarded && !layer.has_scope() {
+    if guarded && !layer.has_scope() && knows_methods {
         reader.error(&section.span, "a guarded route without `scope`", "", SCOPE_HELP);
     }
-    if !guarded && layer.policy().mode != Mode::Off {
+    if !guarded && layer.policy().mode != Mode::Off && knows_methods {
         let help =
             "say guard = [\"PUT\"] to guard methods that HTTP calls idempotent, or mode = \"off\" if that is meant";
         reader.warn(&section.place("methods"), "a route that guards none of its methods", help);
     }
     let name = name.map(|name| RouteName(Arc::from(name.value)));
-    let route = name.clone().zip(path).map(|(name, path)| Route {
+    let route = name.clone().zip(path).filter(|_| is_told).map(|(name, path)| Route {
         id: id.map_or_else(|| name.to_string(), |id| id.value),
         name,
         host: host.map_or(HostPattern::Any, |host| host.value),
@@ -253,6 +257,10 @@ pub(super) fn fallback(
     if falls_back(read) {
         let section = section.unwrap_or(top);
         layer.relate(section, &section.span, Some(whole.store), whole.client_certificates());
+        if layer.policy().mode != Mode::Off && !guards(&layer, None) {
+            let help = "say guard = \"non-idempotent\", or mode = \"off\" if that is meant";
+            section.reader.warn(&section.place("guard"), "requests that no route matches are not guarded", help);
+        }
         // A route that could not be read may be the one that catches all.
         let told = read.iter().all(|read| read.route.is_some());
         if guards(&layer, None) && !layer.has_scope() && told {

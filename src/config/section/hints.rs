@@ -90,7 +90,6 @@ pub(super) fn bounds(key: &str, tables: &[Table]) -> (u64, u64) {
 pub(super) fn between(min: u64, max: u64) -> String {
     match max {
         _ if max == min => format!("of {min}"),
-        _ if max >= u64::from(u32::MAX) => format!("of at least {min}"),
         _ => format!("from {min} to {max}"),
     }
 }

@@ -20,6 +20,9 @@ pub(crate) fn host(text: &str) -> Result<HostPattern, Wrong> {
     if bracketed && !suffix {
         return Ok(HostPattern::Exact(lower));
     }
+    if name.contains("://") {
+        return wrong("a host with a scheme", "leave it out, and what follows the name: say \"api.example.com\"");
+    }
     if name.contains(':') {
         return wrong("a host with a port", "leave the port out: a route is for its host on every port");
     }
@@ -48,6 +51,8 @@ pub(crate) fn path(text: &str) -> Result<PathPattern, Wrong> {
     let pieces: Vec<&str> = rest.split('/').collect();
     for (index, piece) in pieces.iter().enumerate() {
         let inner = piece.strip_prefix('{').and_then(|inner| inner.strip_suffix('}'));
+        // `{x}{y}`
+        let inner = inner.filter(|inner| !inner.contains(['{', '}']));
         let (name, segment) =
             match inner.map(|inner| inner.strip_prefix('*').map_or((inner, false), |name| (name, true))) {
                 None => {
@@ -80,7 +85,10 @@ fn literal(piece: &str) -> Result<Segment, Wrong> {
             "let braces hold a segment from slash to slash: \"/v1/charges/{id}\"",
         );
     }
-    if piece.contains(char::is_whitespace) || piece.chars().any(char::is_control) {
+    if piece.chars().any(|c| c.is_control() && !c.is_whitespace()) {
+        return wrong("a path with a control character", "write it as it is sent: %00");
+    }
+    if piece.contains(char::is_whitespace) {
         return wrong("a path with a blank", "write it as it is sent: %20");
     }
     let escapes = piece

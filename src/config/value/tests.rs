@@ -60,6 +60,33 @@ fn a_plus_joins_only_what_has_a_prefix_of_its_own() {
     assert!(key_source("header:a+heder:b").is_err());
 }
 
+#[test]
+fn a_redis_url_is_what_its_client_takes() {
+    for good in [
+        "redis://a",
+        "redis://a/",
+        "redis://a:1/15",
+        "redis://a//3/",
+        "rediss://u:p%40w@[::1]:1/0",
+        "redis://a/0?protocol=resp3",
+        "rediss://a#insecure",
+    ] {
+        assert!(redis_url(good).is_ok(), "{good}");
+    }
+    for bad in [
+        "redis://a:65536",
+        "redis://a/x",
+        "redis://a/-1",
+        "redis://a/0/1",
+        "redis://[::1",
+        "redis://0.0.0.0",
+        "unix:/a",
+        "redis://",
+    ] {
+        assert!(redis_url(bad).is_err(), "{bad}");
+    }
+}
+
 proptest! {
     #[test]
     fn a_duration_reads_back_as_it_is_shown(millis in 0..=LONGEST.as_millis() as u64) {
