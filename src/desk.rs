@@ -6,7 +6,9 @@
 //! *Doing nothing is safe:* a dropped [`Claim`] leaves its record in flight, which lapses into unknown. There is no
 //! clean-up path to get wrong; a key is freed by a settlement that proves it, and by nothing else.
 
+mod booking;
 mod claim;
+mod drain;
 mod limits;
 mod presence;
 mod trouble;
@@ -22,20 +24,18 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{sleep, sleep_until, timeout_at};
+use tokio::time::{sleep, sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::presence::{Place, Presence};
 pub use self::{
+    booking::{BoardError, Boarding, Booking, Keep, Replay},
     claim::{Claim, Settled},
     limits::{Budget, Gauge, Held, Permit},
 };
 use crate::{
     clock::{self, Instant},
-    rule::{
-        self, Admission, Cell, Expect, Fingerprint, Policy, Record, RecordId, RouteName, Stored, Version,
-        policy::OnInFlight,
-    },
+    rule::{self, Admission, Cell, Expect, Policy, Record, RecordId, Stored, Version, policy::OnInFlight},
     store::{Store, StoreError, Swap},
 };
 
@@ -86,102 +86,6 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// Bytes of answers waiting for the store, at most.
     pub settle_backlog: u64,
-}
-
-/// A guarded request at the desk.
-#[derive(Debug, Clone, Copy)]
-pub struct Booking<'a> {
-    /// Its record.
-    pub id: &'a RecordId,
-    /// Its fingerprint.
-    pub fingerprint: Fingerprint,
-    /// Its route's policy.
-    pub policy: &'a Policy,
-    /// Its route's name.
-    pub route: &'a RouteName,
-    /// How long the records of its key are kept.
-    pub keep: Keep,
-    /// Only observed: it waits for nobody, and does not count against `max_in_flight`.
-    pub observed: bool,
-}
-
-/// How long records are kept, from each write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keep {
-    /// An in-flight record.
-    pub in_flight: Duration,
-    /// A completed record.
-    pub completed: Duration,
-    /// An unknown record (P-5).
-    pub unknown: Duration,
-}
-
-impl Keep {
-    /// A route's retentions; a content key's records live for its window from settlement.
-    #[must_use]
-    pub fn of(policy: &Policy, content: Option<Duration>) -> Self {
-        Self {
-            in_flight: policy.outcome_timeout + policy.unknown_retention,
-            completed: content.unwrap_or(policy.retention),
-            unknown: content.unwrap_or(policy.unknown_retention),
-        }
-    }
-}
-
-/// What became of a request at the desk.
-#[derive(Debug)]
-#[must_use]
-pub enum Boarding {
-    /// The key is this request's: forward it.
-    Claimed(Claim),
-    /// The request was executed before.
-    Replay(Replay),
-    /// An owner is at work, and this request may not wait, or waited long enough.
-    InFlight {
-        /// How long the owner has been at work.
-        running: Duration,
-    },
-    /// The key belongs to another request.
-    Mismatch,
-    /// Nobody can say whether the request was executed.
-    Unknown,
-    /// `max_in_flight` is reached.
-    Overloaded,
-    /// Oncegate is shutting down; this request waited for an owner.
-    Draining,
-}
-
-/// A stored answer.
-#[derive(Debug, Clone)]
-pub struct Replay {
-    /// What was kept.
-    pub stored: Stored,
-    /// Since settlement.
-    pub age: Duration,
-    /// Until it is forgotten.
-    pub left: Duration,
-    /// The request joined the owner.
-    pub waited: bool,
-}
-
-/// Why a request could not board. Nothing was sent upstream.
-#[derive(Debug, thiserror::Error)]
-pub enum BoardError {
-    /// The store has no room for a new record.
-    #[error("the store is full")]
-    Full,
-    /// The store could not be asked; no claim of this request exists.
-    #[error("{0}")]
-    Unavailable(#[source] StoreError),
-    /// The store did not answer in time; this claim may exist. It is withdrawn unless somebody settles it.
-    #[error("{error}")]
-    Uncertain {
-        /// What the store said.
-        #[source]
-        error: StoreError,
-        /// What may exist: hand it to [`Desk::withdraw`], or settle it with [`Desk::settle_uncertain`].
-        claim: Box<Claim>,
-    },
 }
 
 impl<S: Store> Desk<S> {
@@ -399,76 +303,10 @@ impl<S: Store> Desk<S> {
             _permit: self.waiting.try_hold().expect("the gauge has no bound"),
         })
     }
-
-    // === Drain (R-23) ===
-
-    /// From now on nobody waits for an owner.
-    pub fn drain(&self) {
-        self.draining.cancel();
-    }
-
-    /// Whether the drain has begun.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.draining.is_cancelled()
-    }
-
-    /// Waits until `others` have ended, no exchange is under way and nothing is left to write, at most until `deadline`;
-    /// then what is left is written `unknown`. Returns how many exchanges were left.
-    ///
-    /// `others` are those who may still bring requests: an exchange may begin as long as they have not ended.
-    pub async fn drained(&self, deadline: Instant, others: impl Future<Output = ()>) -> usize {
-        self.background.close();
-        let quiet = async {
-            others.await;
-            self.in_flight.none().await;
-            self.background.wait().await;
-        };
-        if timeout_at(deadline, quiet).await.is_ok() {
-            return 0;
-        }
-        // What goes on in the background holds its place among them.
-        let left = self.in_flight.held();
-        self.drained.cancel();
-        // Writing `unknown` is one trip to the store for each; a store that does not answer must not hold the end up.
-        let written = async {
-            self.in_flight.none().await;
-            self.background.wait().await;
-        };
-        _ = timeout_at(clock::now() + LAST_WRITES, written).await;
-        left
-    }
-
-    /// Runs what is left of an exchange whose client went away after its record was settled, until its
-    /// deadline or the drain's end. It counts against `max_in_flight`; beyond that it is dropped.
-    pub fn finish_without_client(self: &Arc<Self>, deadline: Instant, rest: impl Future<Output = ()> + Send + 'static) {
-        // None where the process is ending, and its runtimes with it.
-        let runtime = tokio::runtime::Handle::try_current();
-        let (Some(permit), Ok(runtime)) = (self.in_flight.try_hold(), runtime) else { return };
-        let desk = Arc::clone(self);
-        let rest = async move {
-            let _permit = permit;
-            tokio::select! {
-                biased;
-                () = rest => {}
-                () = desk.drain_ended() => {}
-                () = sleep_until(deadline) => {}
-            }
-        };
-        self.background.spawn_on(rest, &runtime);
-    }
-
-    /// Ends when the drain has ended: exchanges under way are lost then.
-    pub async fn drain_ended(&self) {
-        self.drained.cancelled().await;
-    }
 }
 
 /// Between two looks of a waiter whom the store cannot tell when to look.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// How long the last writes of a drain may take.
-const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// A version of one's own, drawn at random.
 #[must_use]

@@ -7,7 +7,7 @@ use http::HeaderMap;
 
 use super::*;
 use crate::{
-    rule::{Attempt, Record, UnknownReason, policy::OnUnknown},
+    rule::{Attempt, Fingerprint, Record, RouteName, UnknownReason, policy::OnUnknown},
     store::{
         faulty::{Fault, FaultyStore, Step},
         memory::{MemoryOptions, MemoryStore},
