@@ -56,8 +56,11 @@ pub struct Shared<S> {
     pub metrics: Arc<Metrics>,
     /// Tells.
     pub log: Arc<Log>,
-    /// `max_buffered`
+    /// `max_buffered`, of bodies and answers of exchanges under way.
     pub buffered: Arc<Budget>,
+    /// The same again, of answers that their clients have yet to take: slow ones must not keep others from being executed,
+    /// nor others' answers from being kept.
+    pub answers: Arc<Budget>,
     /// Requests that are observed at a time.
     pub observing: Arc<Gauge>,
 }

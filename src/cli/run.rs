@@ -238,6 +238,7 @@ fn assemble<S: store::Store>(start: Start, opened: Opened<S>, id_key: IdKey) -> 
         metrics,
         log,
         buffered: Arc::new(Budget::new(config.server.max_buffered)),
+        answers: Arc::new(Budget::new(config.server.max_buffered)),
         observing: Arc::new(Gauge::new(OBSERVED_MOST)),
     });
     let doors = Doors {

@@ -182,7 +182,7 @@ static REFERENCE: &[KeyDoc] = keys! {
         "max_connections": COUNT, Some("10000"), "2000", "Open client connections. One more is answered 503 and closed.";
         "max_connections_per_address": Kind::Integer { min: 0, max: u32::MAX as u64 }, Some("0"), "100", "Open connections of one client: an IPv4 address, or an IPv6 network of 64 bits. One more is answered 503 and closed. 0 is no limit: behind a gateway all clients have its address. Addresses of `trusted_proxies` have none.";
         "max_in_flight": COUNT, Some("4096"), "512", "Guarded exchanges under way, whether their clients are still there or not; waiters do not count. One more is answered 503 `overloaded`.";
-        "max_buffered": Kind::Size, Some("\"64MiB\""), "\"256MiB\"", "Bytes of bodies of guarded requests and answers being held. Beyond, 503 `overloaded`.";
+        "max_buffered": Kind::Size, Some("\"64MiB\""), "\"256MiB\"", "Bytes of bodies of guarded requests and answers being held, and as many again of answers from Redis that clients have yet to take. Beyond, 503 `overloaded`.";
         "max_head": Kind::Size, Some("\"32KiB\""), "\"64KiB\"", "Bytes of a request's head. From 8KiB to 16MiB.";
         "header_timeout": Kind::Duration, Some("\"10s\""), "\"5s\"", "From accept, or the first byte of a later request, to the whole head.";
         "body_timeout": Kind::Duration, Some("\"30s\""), "\"10s\"", "The longest silence while a request's body arrives, passed or guarded.";

@@ -119,19 +119,15 @@ impl Held {
     /// Takes `bytes` more; `false`, and nothing taken, beyond the bound.
     #[must_use]
     pub fn grow(&mut self, bytes: u64) -> bool {
+        if bytes == 0 {
+            return true;
+        }
         let most = self.budget.most.load(Ordering::Relaxed);
         let grown = self.budget.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
             held.checked_add(bytes).filter(|held| *held <= most)
         });
         self.bytes += if grown.is_ok() { bytes } else { 0 };
         grown.is_ok()
-    }
-
-    /// Gives back what is beyond `bytes`.
-    pub fn shrink_to(&mut self, bytes: u64) {
-        let beyond = self.bytes.saturating_sub(bytes);
-        self.bytes -= beyond;
-        self.budget.held.fetch_sub(beyond, Ordering::Relaxed);
     }
 }
 

@@ -98,21 +98,28 @@ impl Payload {
         Self::Stream { prefix: Vec::new().into_iter(), rest: Rest::Body(rest) }
     }
 
-    /// What of it is in memory counts in `max_buffered` until the client has taken it.
-    pub(crate) fn counted(self, mut held: Held) -> Self {
+    /// Bytes of it that are in memory.
+    fn bytes(&self) -> u64 {
         match self {
-            Self::Whole(None) => self,
-            Self::Whole(Some(bytes)) => {
-                held.shrink_to(bytes.len() as u64);
-                Self::Whole(Some(Bytes::from_owner(Counted { bytes, _held: Arc::new(held) })))
-            }
+            Self::Whole(bytes) => bytes.as_ref().map_or(0, Bytes::len) as u64,
+            Self::Stream { prefix, .. } => prefix.as_slice().iter().map(|part| part.len() as u64).sum(),
+        }
+    }
+
+    /// What of it is in memory counts until the client has taken it. `false`, and uncounted, where there is no room.
+    pub(crate) fn counted(self, mut held: Held) -> (Self, bool) {
+        if !held.grow(self.bytes()) {
+            return (self, false);
+        }
+        let held = Arc::new(held);
+        let count = |bytes| Bytes::from_owner(Counted { bytes, _held: Arc::clone(&held) });
+        let counted = match self {
+            Self::Whole(bytes) => Self::Whole(bytes.map(count)),
             Self::Stream { prefix, rest } => {
-                held.shrink_to(prefix.as_slice().iter().map(|part| part.len() as u64).sum());
-                let held = Arc::new(held);
-                let count = |bytes| Bytes::from_owner(Counted { bytes, _held: Arc::clone(&held) });
                 Self::Stream { prefix: prefix.map(count).collect::<Vec<_>>().into_iter(), rest }
             }
-        }
+        };
+        (counted, true)
     }
 }
 

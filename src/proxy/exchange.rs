@@ -200,7 +200,8 @@ impl<S: Store> Proxy<S> {
         };
         // An answer that the store keeps and lends counts there.
         let lent = S::LENDS && matches!(outcome, Outcome::Executed { .. });
-        let answer = if lent { answer } else { answer.counted(held) };
+        drop(held);
+        let answer = if lent { answer } else { answer.counted(self.shared.answers.hold()) };
         answer.reply(&route, id, outcome)
     }
 }
@@ -343,12 +344,13 @@ fn unknown_reason(record: Option<&Record<Stored>>) -> Option<rule::UnknownReason
 }
 
 impl Told {
-    /// What there is of an answer counts in `max_buffered` until the client has taken it.
+    /// What there is of an answer counts until the client has taken it, if there is room; it is given in any case.
     fn counted(self, held: Held) -> Self {
         match self {
             Self::Answer(answer) => {
                 let (head, payload) = *answer;
-                Self::Answer(Box::new((head, payload.counted(held))))
+                let (payload, _) = payload.counted(held);
+                Self::Answer(Box::new((head, payload)))
             }
             Self::NeverSent(_) | Self::Lost(_) => self,
         }

@@ -23,7 +23,7 @@ use crate::{
         identity::{self, ScopeError, Space},
         key::{self, Key, Search},
         policy::{AuthorityMatch, OnBodyTooLarge, OnDuplicate, OnStoreDown, OnUnknown, Policy},
-        problem::Problem,
+        problem::{Executed, Problem},
     },
     server,
     store::{Store, StoreError},
@@ -185,23 +185,25 @@ impl<S: Store> Proxy<S> {
                 self.exchange(errand, Right::Claimed(claim), visit).await
             }
             Ok(Boarding::Replay(replay)) => {
-                let mut held = body.held;
-                held.shrink_to(0);
-                let copied = !S::LENDS && policy.on_duplicate == OnDuplicate::Replay;
-                if copied && !held.grow(replay.stored.body_bytes() as u64) {
-                    return refuse(Problem::Overloaded);
-                }
+                drop(body);
+                // Those who waited share what one look found.
+                let copied = !S::LENDS && !replay.waited;
                 let how = match policy.on_duplicate {
                     OnDuplicate::Reject => Prevented::Rejected,
                     OnDuplicate::Replay | OnDuplicate::Ack if replay.waited => Prevented::Waited,
                     OnDuplicate::Replay | OnDuplicate::Ack => Prevented::Replayed,
                 };
                 prevented(how);
-                let mut reply = answer_again(policy, &visitor, id, replay, content.is_some());
-                if copied {
-                    reply.response = reply.response.map(|payload| payload.counted(held));
+                let reply = answer_again(policy, &visitor, id, replay, content.is_some());
+                if !copied {
+                    return reply;
                 }
-                reply
+                let (head, payload) = reply.response.into_parts();
+                let (payload, has_room) = payload.counted(self.shared.answers.hold());
+                if !has_room {
+                    return refused(untaken(), Some(&route), Some(id));
+                }
+                Reply { response: Response::from_parts(head, payload), ..reply }
             }
             Ok(Boarding::InFlight { running }) => {
                 prevented(Prevented::Rejected);
@@ -310,6 +312,14 @@ fn again(mut response: Response<Payload>, outcome: Outcome) -> Reply {
         headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
     Reply { response, outcome, why: None, cause: None }
+}
+
+/// There is an answer, and no room to hold it for a client that may not take it.
+fn untaken() -> Refusal {
+    Refusal::new(Problem::Overloaded).executed(Executed::Yes).detail(
+        "The request was executed; too many answers wait for their clients to take this one, too. Repeat it with the same \
+         key, and never with a new one.",
+    )
 }
 
 fn malformed(error: &key::KeyError) -> Refusal {

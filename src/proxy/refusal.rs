@@ -32,8 +32,8 @@ pub(crate) struct Refusal {
     runs_anew: bool,
     /// A request that was never meant to be guarded.
     passed: bool,
-    /// Some of the request's body was sent on.
-    begun: bool,
+    /// Where the problem's own word on it does not hold.
+    executed: Option<Executed>,
     /// For metrics and the access line, where the problem's code is too general.
     pub(crate) reason: &'static str,
     /// For the access line, what was wrong with the request.
@@ -52,7 +52,7 @@ impl Refusal {
             location: None,
             runs_anew: false,
             passed: matches!(problem, Problem::UpstreamFailed | Problem::NoRoute),
-            begun: false,
+            executed: None,
             reason: problem.code(),
             cause: None,
         }
@@ -95,9 +95,13 @@ impl Refusal {
         self
     }
 
-    /// Of a request that had begun to stream through.
-    pub(crate) fn begun(mut self) -> Self {
-        self.begun = true;
+    /// Of a request that had begun to stream through: an upstream that reads as it goes may have acted on what it had.
+    pub(crate) fn begun(self) -> Self {
+        self.executed(Executed::Maybe)
+    }
+
+    pub(crate) fn executed(mut self, executed: Executed) -> Self {
+        self.executed = Some(executed);
         self
     }
 
@@ -213,8 +217,7 @@ impl Refusal {
         members.insert("status".into(), json!(status.as_u16()));
         members.insert("detail".into(), json!(self.sentence()));
         members.insert("code".into(), json!(row.code));
-        // An upstream that reads as it goes may have acted on what it had.
-        if let Some(executed) = if self.begun { Some(Executed::Maybe) } else { row.executed } {
+        if let Some(executed) = self.executed.or(row.executed) {
             members.insert("executed".into(), json!(executed.as_str()));
         }
         if let Some(retry) = retry {

@@ -30,7 +30,8 @@ const LINGER_HURRIED: Duration = Duration::from_millis(250);
 /// or it has left, which looks the same until we write, and its request is given up then.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
 
-/// How long a client with nothing under way has, while we drain, to say that it heard of it (HTTP/2's GOAWAY and PING).
+/// How long a client with nothing under way may be silent, while we drain: it is to say that it heard of it (HTTP/2's
+/// GOAWAY and PING), and to take what is on its way to it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How long an old connection may stay idle. Closed at once, it would cut off the requests that are on their way to it:
@@ -255,6 +256,19 @@ impl Pulse {
         self.hurried.set(self.start, clock::now());
     }
 
+    /// Bytes moved, either way. While we drain that puts off the farewell: an answer may be on its way, or the client's
+    /// word that it has room for more of it.
+    pub(super) fn moved(&self) {
+        if self.hurried.is_set() {
+            self.hurry();
+        }
+    }
+
+    /// Whether a client of HTTP/2 has begun to speak it.
+    pub(super) fn has_opened(&self) -> bool {
+        self.idle.is_set() || self.begun() > 0
+    }
+
     /// Tells whether the latest request's body has yet to arrive whole.
     pub(super) fn set_body_open(&self, open: bool) {
         self.body_open.store(open, Relaxed);
@@ -344,7 +358,7 @@ impl Pulse {
             return stalled;
         }
         let next = after(&self.head, limits.header_timeout, Wait::Head).or_else(|| after(&self.idle, idle, Wait::Idle));
-        let farewell = self.hurried.get(self.start).map(|hurried| {
+        let farewell = self.hurried.get(self.start).filter(|_| !self.head.is_set()).map(|hurried| {
             let idle = self.idle.get(self.start).unwrap_or(self.start);
             (idle.max(hurried) + FAREWELL, Wait::Idle)
         });

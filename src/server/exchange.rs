@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::deadline::Pulse;
@@ -33,6 +34,8 @@ impl Drop for Exchange {
 /// An answer's body, which ends the exchange when hyper has taken all of it.
 pub(super) struct Answer<B> {
     body: B,
+    /// What of a part has yet to be offered.
+    rest: Bytes,
     /// On an HTTP/2 stream, whose window may be closed while the connection itself moves on: whether hyper has yet to
     /// come back for more. It does when the client has taken what there was.
     offer: Option<Offer>,
@@ -40,6 +43,10 @@ pub(super) struct Answer<B> {
     ends_with_connection: bool,
     exchange: Exchange,
 }
+
+/// Bytes that an HTTP/2 stream is offered at a time. h2 takes a part whole as soon as the client takes any of it: nobody
+/// would know any more of the rest, which only the client's window lets go.
+const PIECE: usize = 16 * 1024;
 
 #[derive(PartialEq, Eq)]
 enum Offer {
@@ -52,13 +59,13 @@ impl<B: Body> Answer<B> {
     /// knows no chunks, so an answer of unknown length ends with the connection.
     pub(super) fn new(body: B, exchange: Exchange, old: bool) -> Self {
         let ends_with_connection = old && body.size_hint().exact().is_none();
-        Self { body, offer: None, ends_with_connection, exchange }
+        Self { body, rest: Bytes::new(), offer: None, ends_with_connection, exchange }
     }
 
     /// On one stream of many.
     pub(super) fn on_stream(body: B, exchange: Exchange) -> Self {
         let offer = Some(Offer::Taken);
-        let mut answer = Self { body, offer, ends_with_connection: false, exchange };
+        let mut answer = Self { body, rest: Bytes::new(), offer, ends_with_connection: false, exchange };
         if !answer.body.is_end_stream() {
             answer.turn(Offer::Untaken);
         }
@@ -86,13 +93,27 @@ impl<B> Drop for Answer<B> {
     }
 }
 
-impl<B: Body + Unpin> Body for Answer<B> {
-    type Data = B::Data;
+impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
+    type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         self.turn(Offer::Taken);
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = if self.rest.is_empty() {
+            ready!(Pin::new(&mut self.body).poll_frame(cx))
+        } else {
+            Some(Ok(Frame::data(std::mem::take(&mut self.rest))))
+        };
+        let frame = frame.map(|frame| {
+            frame.map(|frame| match frame.into_data() {
+                Ok(mut data) if self.offer.is_some() && data.len() > PIECE => {
+                    self.rest = data.split_off(PIECE);
+                    Frame::data(data)
+                }
+                Ok(data) => Frame::data(data),
+                Err(other) => other,
+            })
+        });
         if self.ends_with_connection && matches!(frame, Some(Err(_))) {
             self.exchange.pulse().set_answer_cut();
         }
@@ -103,7 +124,7 @@ impl<B: Body + Unpin> Body for Answer<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -60,15 +60,18 @@ pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> 
         .keep_alive_timeout(PONG_WITHIN);
     let mut http = pin!(builder.serve_connection(TokioIo::new(wire), service));
     let mut stopped = pin!(stop.cancelled());
-    let mut stopping = false;
+    let (mut stopping, mut hurried) = (false, false);
     let mut deadline = Deadline::new(&pulse, &limits);
     let mut age = Age::new(&pulse, &limits);
 
     let ended = std::future::poll_fn(|cx| {
-        if !stopping && stopped.as_mut().poll(cx).is_ready() {
-            stopping = true;
+        if !hurried && stopped.as_mut().poll(cx).is_ready() {
+            hurried = true;
             pulse.hurry();
-            http.as_mut().graceful_shutdown();
+            if !stopping {
+                stopping = true;
+                http.as_mut().graceful_shutdown();
+            }
         }
         loop {
             if let Poll::Ready(ended) = http.as_mut().poll(cx) {
@@ -97,12 +100,13 @@ pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> 
     .await;
     match ended {
         Ok(ended) => ended,
-        Err(Wait::Head) => {
+        Err(Wait::Head) if pulse.has_opened() => {
             // Counted and logged like that of HTTP/1.1; between frames of a head there is no way to answer it.
             drop(handler.refuse(Refusal::from(Reason::HeadTimeout), Arc::clone(&connection)).await);
             Ok(())
         }
-        Err(Wait::Idle | Wait::Write | Wait::Linger | Wait::HalfClosed) => Ok(()),
+        // Who has not even begun asked for nothing.
+        Err(Wait::Head | Wait::Idle | Wait::Write | Wait::Linger | Wait::HalfClosed) => Ok(()),
     }
 }
 

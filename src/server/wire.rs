@@ -85,6 +85,14 @@ impl<I> Wire<I> {
         }
     }
 
+    /// The same of a write, which moves bytes where a flush may move none.
+    fn wrote(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            self.pulse.moved();
+        }
+        self.watched(written, cx)
+    }
+
     /// Takes note of whether a write found room, and gives it up where it has waited for too long.
     fn watched<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         self.pulse.write_waits(written.is_pending());
@@ -129,6 +137,8 @@ impl<I: Inlet> AsyncRead for Wire<I> {
         ready!(this.inlet.poll_read(&mut this.stream, &this.pulse, cx, buf))?;
         if buf.filled().len() == before {
             this.client_closed = true;
+        } else {
+            this.pulse.moved();
         }
         Poll::Ready(Ok(()))
     }
@@ -139,7 +149,7 @@ impl<I: Inlet> AsyncWrite for Wire<I> {
         let this = self.get_mut();
         ready!(this.poll_begun(cx))?;
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.watched(written, cx)
+        this.wrote(written, cx)
     }
 
     fn poll_write_vectored(
@@ -150,7 +160,7 @@ impl<I: Inlet> AsyncWrite for Wire<I> {
         let this = self.get_mut();
         ready!(this.poll_begun(cx))?;
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.watched(written, cx)
+        this.wrote(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

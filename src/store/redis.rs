@@ -172,7 +172,7 @@ impl RedisStore {
     }
 
     fn not_done(&self, step: &Step<'_>, trouble: Trouble) -> StoreError {
-        let refused = matches!(trouble, Trouble::Refused(_)) && !step.value.is_empty();
+        let refused = trouble.is_of_the_server() && !step.value.is_empty();
         match StoreError::from(trouble) {
             // A record is a string: what stands in its place was put there by somebody else.
             StoreError::Damaged(_) => self.damaged(&RecordId(step.keys.id), Damaged::Foreign),

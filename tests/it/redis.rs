@@ -253,9 +253,16 @@ async fn replays_that_nobody_takes_are_held_within_max_buffered() {
     for _ in 0..4 {
         answers.push(soon(client.send_request(charge(&proxy, "k").http2())).await.unwrap());
     }
+    let refused = answers.pop().unwrap();
+    assert_eq!(refused.headers()["idempotency-status"], "rejected");
     let statuses: Vec<_> = answers.iter().map(|answer| answer.status().as_u16()).collect();
-    assert_eq!(statuses, [200, 200, 503, 503], "two of 400 KiB fit 1 MiB");
-    drop((answers, client));
+    assert_eq!(statuses, [200, 200, 503], "two of 400 KiB fit 1 MiB");
+    let patient = charge(&proxy, "k").send().await;
+    patient.refused(503, "overloaded");
+    assert_eq!(patient.json()["executed"], "yes", "{patient:?}");
+    // Those who take nothing keep nobody else from being served.
+    charge(&proxy, "other").send().await.was(200, "executed");
+    drop((answers, refused, client));
     eventually("their room is back", || async { charge(&proxy, "k").send().await.status == 200 }).await;
-    assert_eq!(shared.upstream.executions(), 1);
+    assert_eq!(shared.upstream.executions(), 2);
 }

@@ -180,3 +180,27 @@ async fn a_head_beyond_max_head_is_refused_with_a_reason() {
     assert_eq!(said(answer).await, (414, "target-too-long".to_owned()));
     assert_eq!((server.handled(), server.refused()), (0, 2));
 }
+
+// contract: R-23
+#[tokio::test]
+async fn a_drain_lets_a_slow_client_take_its_answer() {
+    let server = Server::start();
+    let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get("http://a.example/large").body(()).unwrap();
+    let mut body = sender.send_request(request, true).unwrap().0.await.unwrap().into_body();
+    let mut length = 0;
+    let begun = crate::harness::now();
+    server.stop();
+    while let Some(data) = body.data().await {
+        let data = data.unwrap();
+        length += data.len();
+        // Room for more comes late, and the farewell of idle clients is over long before.
+        if begun.elapsed() < Duration::from_millis(2500) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        body.flow_control().release_capacity(data.len()).unwrap();
+    }
+    assert!(begun.elapsed() > Duration::from_millis(1500) && length >= 1 << 20, "{length} bytes");
+}

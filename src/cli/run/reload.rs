@@ -38,10 +38,12 @@ pub(super) async fn watch<S: Store>(shared: Arc<Shared<S>>, doors: Doors, source
         seen = now;
         // What is wrong may be in a file that the configuration names, and be put right there.
         if changed || wrong.is_some() {
+            // Before they are read: what changes meanwhile is looked at again.
+            let files = digest(tls_files(&shared.live.load().config().server));
             let result = match reload(&shared, &doors, &source) {
                 Ok(()) => {
                     wrong = None;
-                    certificate = digest(tls_files(&shared.live.load().config().server));
+                    certificate = files;
                     Some(Reloaded::Ok)
                 }
                 Err(NotReloaded::Refused(reasons)) => {
@@ -130,8 +132,6 @@ fn reload<S: Store>(shared: &Shared<S>, doors: &Doors, source: &Source) -> Resul
         reasons.push("nothing is changed; set server.accept_identity_change = true to accept that".to_owned());
         return Err(NotReloaded::Refused(reasons));
     }
-    let upstreams =
-        live.upstreams().reloaded(&new.upstreams).map_err(|error| failed("an upstream cannot be used", &error))?;
     let tls = match doors.server.tls.as_ref().zip(new.server.tls.as_ref()) {
         Some((tls, files)) => {
             let fitting = Tls::look(files).map_err(|error| failed("clients cannot be served by TLS", &error))?;
@@ -139,6 +139,9 @@ fn reload<S: Store>(shared: &Shared<S>, doors: &Doors, source: &Source) -> Resul
         }
         None => None,
     };
+    // Last of what may fail: it takes up the upstreams' certificates.
+    let upstreams =
+        live.upstreams().reloaded(&new.upstreams).map_err(|error| failed("an upstream cannot be used", &error))?;
     // From here on all of it is taken up.
     if let Some((tls, fitting)) = tls {
         tls.change(fitting);
@@ -148,6 +151,7 @@ fn reload<S: Store>(shared: &Shared<S>, doors: &Doors, source: &Source) -> Resul
     moved(old, &new).iter().for_each(|moved| tracing::warn!("{moved}"));
     shared.desk.in_flight().bound(new.server.max_in_flight);
     shared.buffered.bound(new.server.max_buffered);
+    shared.answers.bound(new.server.max_buffered);
     shared.log.set(&new.log);
     doors.server.limits.store(Arc::new(Limits::from(&new.server)));
     shared.live.store(Arc::new(Live::new(Arc::new(new), upstreams, &shared.metrics)));

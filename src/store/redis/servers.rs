@@ -30,6 +30,8 @@ use crate::{
 
 /// For one look at who serves what.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// For other sentinels, once one has named the master.
+const OTHERS: Duration = Duration::from_millis(100);
 /// Between two looks, at least.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Before a step is sent again to a cluster that is changing.
@@ -280,7 +282,8 @@ impl Servers {
     async fn ask_sentinels(&self, master: &str, nodes: &[SentinelNode]) -> Result<Map, String> {
         let mut why = "no sentinel is named".to_owned();
         let question = cmd("SENTINEL").arg("get-master-addr-by-name").arg(master).to_owned();
-        // All at once, and the first to say so is believed: one that hangs must not keep the others from it.
+        // All at once: one that hangs must not keep the others from it. What most of those say is believed who answer about
+        // as soon as the first: one that was cut off from the others may still name a master of its own.
         let mut asking = JoinSet::new();
         for (index, node) in nodes.iter().enumerate() {
             let (dialer, question, asked) = (self.dialer.clone(), question.clone(), node.asked.clone());
@@ -300,17 +303,27 @@ impl Servers {
                 Err(why)
             });
         }
-        while let Some(asked) = asking.join_next().await {
+        let mut named: Vec<(usize, (String, u16))> = Vec::new();
+        let mut patience = clock::now() + LOOK_TIMEOUT * 3;
+        while let Ok(Some(asked)) = timeout_at(patience, asking.join_next()).await {
             match asked {
-                Ok(Ok((index, (host, port)))) => {
-                    let Place(server) = &nodes[index].server;
-                    return Ok(Map::single(self.server(&elsewhere(server, &host, port))));
+                Ok(Ok(answer)) => {
+                    if named.is_empty() {
+                        patience = clock::now() + OTHERS;
+                    }
+                    named.push(answer);
                 }
                 Ok(Err(said)) => why = said,
                 Err(error) => why = error.to_string(),
             }
         }
-        Err(format!("no sentinel names the master {master:?}: {why}"))
+        let votes = |master: &(String, u16)| named.iter().filter(|(_, named)| named == master).count();
+        // Of several, the first one that was named.
+        let Some((index, (host, port))) = named.iter().rev().max_by_key(|(_, master)| votes(master)) else {
+            return Err(format!("no sentinel names the master {master:?}: {why}"));
+        };
+        let Place(server) = &nodes[*index].server;
+        Ok(Map::single(self.server(&elsewhere(server, host, *port))))
     }
 
     async fn ask_cluster(&self, nodes: &[Place]) -> Result<Map, String> {

@@ -38,6 +38,11 @@ impl Trouble {
         if error.code().is_some() { Self::Refused(error) } else { Self::Doubt(told(&error)) }
     }
 
+    /// Whether the server would refuse every write so: whichever record it is about.
+    pub(super) fn is_of_the_server(&self) -> bool {
+        matches!(self, Self::Refused(error) if matches!(error.code(), Some("NOREPLICAS" | "MISCONF" | "NOPERM")))
+    }
+
     pub(super) fn remedy(&self) -> Remedy {
         let Self::Refused(error) = self else { return Remedy::None };
         match (error.kind(), error.redirect_node()) {
