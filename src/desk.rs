@@ -285,11 +285,22 @@ impl<S: Store> Desk<S> {
             }
             // look again, and recognise one's own write by its version.
             Err(error @ StoreError::Unknown(_)) => {
-                let there = matches!(self.store.load(booking.id).await, Ok(Some(cell)) if cell.version == version);
-                // What a look finds may be on one server alone: the step once more says whether enough replicas have it.
-                // Never without the look: a first step that is only late would come back as a claim without an owner.
-                if there && matches!(step().await, Ok(Swap::Done)) {
-                    return Ok(Ok(asked.decided()));
+                match self.store.load(booking.id).await {
+                    // What a look finds may be on one server alone: the step once more says whether enough replicas have
+                    // it. Never without the look: a first step that is only late would come back as a claim without an
+                    // owner.
+                    Ok(Some(cell)) if cell.version == version => {
+                        if matches!(step().await, Ok(Swap::Done)) {
+                            return Ok(Ok(asked.decided()));
+                        }
+                    }
+                    // Somebody else's, over which the step does not write, however late it comes; the store is there, and
+                    // says what became of the request. Should that record be gone by then, the claim is taken back.
+                    Ok(Some(cell)) if expect != Expect::Version(cell.version) => {
+                        self.withdraw(asked.decided());
+                        return Ok(Err(Some(cell)));
+                    }
+                    Ok(_) | Err(_) => {}
                 }
                 Err(BoardError::Uncertain { error, claim: Box::new(asked.decided()) })
             }

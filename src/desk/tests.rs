@@ -89,6 +89,22 @@ async fn recognises_its_claim_when_only_the_reply_was_lost() {
     assert_eq!(held(&store).await, None);
 }
 
+// contract: R-8, P-1
+#[tokio::test(start_paused = true)]
+async fn what_a_look_finds_after_a_lost_reply_is_what_became_of_the_request() {
+    for fault in [Fault::LoseReply, Fault::Late(3 * SECOND)] {
+        let (desk, store) = desk();
+        let claim = claimed(&desk).await;
+        assert_eq!(desk.settle(claim, completed()).await, Settled::Done);
+        store.script(Step::Claim, fault);
+        let boarding = board(&desk).await;
+        assert!(matches!(boarding, Ok(Boarding::Replay(_))), "{fault:?}: {boarding:?}");
+        tokio::time::sleep(20 * SECOND).await;
+        assert_eq!(held(&store).await, completed(), "{fault:?}");
+        assert_eq!(desk.in_flight().held(), 0, "{fault:?}");
+    }
+}
+
 // contract: R-8, S-2
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_is_there_and_never_vouched_for_is_taken_back() {

@@ -169,7 +169,8 @@ impl<S: Store> Proxy<S> {
                 let reason = unknown_reason(record.as_ref());
                 let settled = desk.settle(claim, record).await;
                 match settled {
-                    Settled::Done | Settled::NotKept => {
+                    // What waits for the store is known all the same (P-5, R-14).
+                    Settled::Done | Settled::NotKept | Settled::Unsettled => {
                         match (&verdict, reason) {
                             (_, Some(reason)) => {
                                 metrics.unknown(reason);
@@ -181,13 +182,16 @@ impl<S: Store> Proxy<S> {
                             (Settlement::Released(reason), None) => metrics.released(*reason),
                             (Settlement::Kept | Settlement::NotKept | Settlement::Unknown, None) => {}
                         }
-                        if settled == Settled::NotKept { Outcome::NotKept } else { verdict.outcome(keep) }
+                        match settled {
+                            Settled::Unsettled => Outcome::Unsettled,
+                            Settled::NotKept => Outcome::NotKept,
+                            Settled::Done | Settled::Fenced => verdict.outcome(keep),
+                        }
                     }
                     Settled::Fenced => {
                         metrics.fenced();
                         Outcome::Fenced
                     }
-                    Settled::Unsettled => Outcome::Unsettled,
                 }
             }
             Right::Unguarded(claim) => {

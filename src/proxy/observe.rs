@@ -66,6 +66,13 @@ impl<S: Store> Proxy<S> {
             match (key::shadowed(policy, head.headers), key::search(policy, &head)) {
                 (Some(_), _) | (None, Err(_)) => Err(Some(Would::Rejected)),
                 (None, Ok(Search::Absent)) => Err(policy.key_required.then_some(Would::Rejected)),
+                // What enforcing asks of a request with a key before its body matters.
+                (None, Ok(Search::Found(_)))
+                    if head.headers.contains_key("early-data")
+                        || headers::upgrade(visitor.head.version, head.headers).is_some() =>
+                {
+                    Err(Some(Would::Rejected))
+                }
                 (None, Ok(Search::Found(_) | Search::NeedsBody)) => Ok(()),
             }
         };

@@ -80,7 +80,9 @@ async fn observing_counts_what_enforcing_would_have_done() {
     owner.await.unwrap().was(200, "");
     proxy.charge("not, one").send().await.was(200, "");
     eventually("rejected", || async { would("rejected").await == 1.0 }).await;
-    assert_eq!(upstream.executions(), 6);
+    proxy.charge("early").field("Early-Data", "1").send().await.was(200, "");
+    eventually("rejected too", || async { would("rejected").await == 2.0 }).await;
+    assert_eq!(upstream.executions(), 7);
 }
 
 // contract: R-24

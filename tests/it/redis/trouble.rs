@@ -165,11 +165,8 @@ async fn too_few_replicas_for_a_claim_refuse_it_and_nothing_is_sent() {
     tokio::task::block_in_place(|| {
         follower.cli(&["REPLICAOF", "127.0.0.1", &shared.redis.port().to_string()]);
     });
-    eventually("the replica follows", || async {
-        let reply = charge(&proxy, "k").send().await;
-        reply.outcome() == "executed"
-    })
-    .await;
+    // On a busy machine the completion may wait for the replica longer than the claim did: then it is settled late.
+    eventually("the replica follows", || async { charge(&proxy, "k").send().await.status == 200 }).await;
     assert_eq!(shared.upstream.executions(), 1);
 }
 
@@ -193,6 +190,21 @@ async fn an_answer_that_could_not_be_written_is_settled_late() {
     })
     .await;
     assert_eq!(shared.upstream.executions(), 1);
+}
+
+// contract: P-5, R-14
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_outcome_is_counted_and_told_though_it_waits_for_the_store() {
+    let shared = shared!();
+    let proxy = Proxy::start(shared.config().policy("unknown_on = [200]")).await;
+    shared.upstream.next(Script::hold());
+    let call = charge(&proxy, "k").spawn();
+    shared.upstream.saw(1).await;
+    tokio::task::block_in_place(|| shared.redis.kill());
+    shared.upstream.release();
+    call.await.unwrap().was(200, "unsettled");
+    assert_eq!(proxy.metrics().await.sum("oncegate_unknown_total", &[("reason", "answered")]), 1.0);
+    proxy.says(&["WARN", "nobody can say whether a request was executed"]).await;
 }
 
 // contract
