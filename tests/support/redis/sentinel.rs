@@ -1,6 +1,9 @@
 //! A master, two replicas, and three sentinels that watch them.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{Options, Server, eventually, options::Common, server::Role};
 
@@ -111,24 +114,31 @@ impl Sentinel {
     /// follow it by the sentinels.
     pub(crate) fn failover(&self) {
         let old = self.master().port();
-        eventually("a failover is begun", || {
-            self.sentinels[0].try_cli(&["SENTINEL", "FAILOVER", Self::MASTER]).map(drop)
+        let mut ordered: Option<Instant> = None;
+        eventually("the sentinels agree on another master", || {
+            // One that was begun may be given up.
+            if ordered.is_none_or(|at| at.elapsed() > Duration::from_secs(5)) {
+                self.sentinels[0].try_cli(&["SENTINEL", "FAILOVER", Self::MASTER])?;
+                ordered = Some(Instant::now());
+            }
+            self.names_other_master(old)
         });
-        self.await_other_master(old);
     }
 
     /// Waits until all sentinels name another master than the one at that port, and it answers as a master.
     pub(crate) fn await_other_master(&self, old: u16) {
-        eventually("the sentinels agree on another master", || {
-            let ports: Result<Vec<_>, _> =
-                self.sentinels.iter().filter(|sentinel| sentinel.is_running()).map(port_by).collect();
-            let ports = ports?;
-            if ports.iter().any(|port| *port == old || *port != ports[0]) {
-                return Err(format!("{ports:?}, was {old}"));
-            }
-            let master = self.servers.iter().find(|server| server.port() == ports[0]);
-            if master.is_some_and(Server::is_master) { Ok(()) } else { Err("the new master is none yet".into()) }
-        });
+        eventually("the sentinels agree on another master", || self.names_other_master(old));
+    }
+
+    fn names_other_master(&self, old: u16) -> Result<(), String> {
+        let ports: Result<Vec<_>, _> =
+            self.sentinels.iter().filter(|sentinel| sentinel.is_running()).map(port_by).collect();
+        let ports = ports?;
+        if ports.iter().any(|port| *port == old || *port != ports[0]) {
+            return Err(format!("{ports:?}, was {old}"));
+        }
+        let master = self.servers.iter().find(|server| server.port() == ports[0]);
+        if master.is_some_and(Server::is_master) { Ok(()) } else { Err("the new master is none yet".into()) }
     }
 
     /// Waits until so many replicas follow the master.
