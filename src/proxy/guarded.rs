@@ -20,7 +20,7 @@ use crate::{
     rule::{
         Fingerprint, Outcome, RecordId,
         fingerprint::fingerprint,
-        identity::{self, ScopeError, Space},
+        identity::{self, ScopeError, ScopeValues, Space},
         key::{self, Key, Search},
         policy::{AuthorityMatch, OnBodyTooLarge, OnDuplicate, OnStoreDown, OnUnknown, Policy},
         problem::{Executed, Problem},
@@ -43,7 +43,7 @@ struct Guarded {
 }
 
 /// Why a request with a key does not come to the desk.
-enum Early {
+pub(super) enum Early {
     Refuse(Box<Refusal>),
     Pass(Unguarded),
 }
@@ -89,18 +89,16 @@ impl<S: Store> Proxy<S> {
                 return Way::refused(unread(visitor, body, refuse(Refusal::new(Problem::KeyMissing))).await);
             }
             Ok(Search::Absent) => return Way::Pass(RequestBody::stream(body), None),
-            Ok(Search::Found(key)) => Some(key),
+            // What can be refused without the body is refused before it is read.
+            Ok(Search::Found(key)) => match admissible(visitor) {
+                Ok(scope) => Some((key, scope)),
+                Err(Early::Refuse(refusal)) => {
+                    return Way::refused(unread(visitor, body, refuse(*refusal)).await);
+                }
+                Err(Early::Pass(why)) => return Way::Pass(RequestBody::stream(body), Some(why)),
+            },
             Ok(Search::NeedsBody) => None,
         };
-        // What can be refused without the body is refused before it is read.
-        if found.is_some()
-            && let Err(early) = self.admissible(visitor)
-        {
-            return match early {
-                Early::Refuse(refusal) => Way::refused(unread(visitor, body, refuse(*refusal)).await),
-                Early::Pass(why) => Way::Pass(RequestBody::stream(body), Some(why)),
-            };
-        }
         let whole = match read_whole(body, policy.max_request_body, held).await {
             Ok(whole) => whole,
             Err(NotWhole::TooLarge(prefixed)) => {
@@ -122,51 +120,23 @@ impl<S: Store> Proxy<S> {
             Err(not_whole) => return Way::refused(refuse_not_whole(visitor, not_whole)),
         };
         visit.bytes_in = whole.bytes.len() as u64;
-        let key = match found {
-            Some(key) => key,
+        let (key, scope) = match found {
+            Some(found) => found,
             None => match key::search_body(policy, &head, &whole.bytes, &self.shared.id_key) {
                 Err(error) => return Way::refused(refuse(malformed(&error))),
                 Ok(None) if policy.key_required => return Way::refused(refuse(Refusal::new(Problem::KeyMissing))),
                 Ok(None) => return Way::Pass(RequestBody::full(whole.bytes), None),
-                Ok(Some(key)) => {
-                    if let Err(early) = self.admissible(visitor) {
-                        return match early {
-                            Early::Refuse(refusal) => Way::refused(refuse(*refusal)),
-                            Early::Pass(why) => Way::Pass(RequestBody::full(whole.bytes), Some(why)),
-                        };
-                    }
-                    key
-                }
+                Ok(Some(key)) => match admissible(visitor) {
+                    Ok(scope) => (key, scope),
+                    Err(Early::Refuse(refusal)) => return Way::refused(refuse(*refusal)),
+                    Err(Early::Pass(why)) => return Way::Pass(RequestBody::full(whole.bytes), Some(why)),
+                },
             },
-        };
-        let Ok(scope) = identity::scope(policy, &head) else {
-            unreachable!("a request whose scope cannot be read is not admissible")
         };
         let id = self.record_id(visitor, Space::Enforce, &scope, &key);
         let fingerprint = fingerprint(&self.shared.id_key, policy, &head, &whole.bytes);
         let content = key.content;
         Way::Guarded(Box::new(Guarded { id, fingerprint, content, body: whole }))
-    }
-
-    /// What is asked of a request once it is known to have a key, before its body matters.
-    fn admissible(&self, visitor: &Visitor) -> Result<(), Early> {
-        let (policy, head) = (&visitor.route.policy, visitor.rule_head());
-        if upgrade(visitor.head.version, &visitor.head.headers).is_some() {
-            let refusal = Refusal::new(Problem::BadRequest).detail(
-                "A request with an idempotency key cannot be upgraded to another protocol; nothing was sent on.",
-            );
-            let refusal = refusal.because("an upgrade with a key");
-            return Err(Early::Refuse(Box::new(refusal)));
-        }
-        // 1 is its only value, and whatever else it says is to be taken for that (RFC 8470 s5.1).
-        if head.headers.contains_key("early-data") {
-            return Err(Early::Refuse(Box::new(Refusal::new(Problem::TooEarly))));
-        }
-        match identity::scope(policy, &head) {
-            Ok(_) => Ok(()),
-            Err(ScopeError::Unstable) if !policy.key_required => Err(Early::Pass(Unguarded::ScopeUnstable)),
-            Err(error) => Err(Early::Refuse(Box::new(nameless(&error)))),
-        }
     }
 
     /// Brings a guarded request to the desk, and does what the desk says.
@@ -257,7 +227,7 @@ impl<S: Store> Proxy<S> {
         &self,
         visitor: &Visitor,
         space: Space,
-        scope: &identity::ScopeValues<'_>,
+        scope: &ScopeValues<'_>,
         key: &Key<'_>,
     ) -> RecordId {
         let host = authority(&visitor.head);
@@ -267,6 +237,25 @@ impl<S: Store> Proxy<S> {
         };
         identity::record_id(&self.shared.id_key, space, authority.as_deref(), scope, &visitor.route.id, key)
     }
+}
+
+/// What is asked of a request once it is known to have a key, before its body matters; whose it is.
+pub(super) fn admissible(visitor: &Visitor) -> Result<ScopeValues<'_>, Early> {
+    let (policy, head) = (&visitor.route.policy, visitor.rule_head());
+    if upgrade(visitor.head.version, &visitor.head.headers).is_some() {
+        let refusal = Refusal::new(Problem::BadRequest)
+            .detail("A request with an idempotency key cannot be upgraded to another protocol; nothing was sent on.")
+            .because("an upgrade with a key");
+        return Err(Early::Refuse(Box::new(refusal)));
+    }
+    // 1 is its only value, and whatever else it says is to be taken for that (RFC 8470 s5.1).
+    if head.headers.contains_key("early-data") {
+        return Err(Early::Refuse(Box::new(Refusal::new(Problem::TooEarly))));
+    }
+    identity::scope(policy, &head).map_err(|error| {
+        let passes = error == ScopeError::Unstable && !policy.key_required;
+        if passes { Early::Pass(Unguarded::ScopeUnstable) } else { Early::Refuse(Box::new(nameless(&error))) }
+    })
 }
 
 /// What a request gets whose record is completed.

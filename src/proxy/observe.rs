@@ -16,6 +16,7 @@ use tokio::{sync::oneshot, time::timeout};
 use super::{
     Proxy, Reply, Visit, Visitor,
     body::{ClientBody, join},
+    guarded::{Early, admissible},
     headers,
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     rule::{
         self, Answer, Attempt, Loss, Stored,
         fingerprint::fingerprint,
-        identity::{self, ScopeError, Space},
+        identity::Space,
         key::{self, Search},
         policy::{OnBodyTooLarge, OnDuplicate},
     },
@@ -66,13 +67,6 @@ impl<S: Store> Proxy<S> {
             match (key::shadowed(policy, head.headers), key::search(policy, &head)) {
                 (Some(_), _) | (None, Err(_)) => Err(Some(Would::Rejected)),
                 (None, Ok(Search::Absent)) => Err(policy.key_required.then_some(Would::Rejected)),
-                // What enforcing asks of a request with a key before its body matters.
-                (None, Ok(Search::Found(_)))
-                    if head.headers.contains_key("early-data")
-                        || headers::upgrade(visitor.head.version, head.headers).is_some() =>
-                {
-                    Err(Some(Would::Rejected))
-                }
                 (None, Ok(Search::Found(_) | Search::NeedsBody)) => Ok(()),
             }
         };
@@ -131,10 +125,10 @@ impl<S: Store> Proxy<S> {
             Ok(None) if !policy.key_required => return,
             Ok(None) | Err(_) => return metrics.observed(Would::Rejected),
         };
-        let scope = match identity::scope(policy, &head) {
+        let scope = match admissible(&visitor) {
             Ok(scope) => scope,
-            Err(ScopeError::Unstable) if !policy.key_required => return metrics.unguarded(Unguarded::ScopeUnstable),
-            Err(_) => return metrics.observed(Would::Rejected),
+            Err(Early::Pass(why)) => return metrics.unguarded(why),
+            Err(Early::Refuse(_)) => return metrics.observed(Would::Rejected),
         };
         let id = self.record_id(&visitor, Space::Observe, &scope, &key);
         let fingerprint = fingerprint(&self.shared.id_key, policy, &head, &body);
@@ -188,6 +182,7 @@ impl Ended {
 /// The same visitor once more, for what happens beside its request.
 fn twin(visitor: &Visitor) -> Visitor {
     let (mut head, ()) = Request::new(()).into_parts();
+    head.version = visitor.head.version;
     head.method = visitor.head.method.clone();
     head.uri = visitor.head.uri.clone();
     head.headers = visitor.head.headers.clone();
