@@ -9,7 +9,6 @@ mod reload;
 mod upkeep;
 
 use std::{
-    error::Error,
     io,
     path::PathBuf,
     process::ExitCode,
@@ -40,7 +39,7 @@ use crate::{
         memory::{MemoryOptions, MemoryStore},
         redis::{CENSUS, RedisOptions, RedisStore},
     },
-    telemetry::{log::Log, metrics::Metrics},
+    telemetry::{causes, log::Log, metrics::Metrics},
     upstream::Upstreams,
 };
 
@@ -221,10 +220,10 @@ fn assemble<S: store::Store>(start: Start, opened: Opened<S>, id_key: IdKey) -> 
     let admin_listener = admin::Listener::bind(&config.admin.listen)
         .map_err(|error| unbound("operators", &config.admin.listen, &error))?;
     let upstreams = Upstreams::new(&config.upstreams, workers)
-        .map_err(|error| cannot("an upstream cannot be used", told(&error)))?;
+        .map_err(|error| cannot("an upstream cannot be used", causes(&error)))?;
 
     let tls = config.server.tls.as_ref().map(server::Tls::load).transpose();
-    let tls = tls.map_err(|error| cannot("clients cannot be served by TLS", told(&error)))?.map(Arc::new);
+    let tls = tls.map_err(|error| cannot("clients cannot be served by TLS", causes(&error)))?.map(Arc::new);
 
     let log = Log::start(&config.log).map_err(|error| cannot("the log cannot be written", error))?;
     warnings.iter().for_each(|warning| tracing::warn!("{}", warning.summary()));
@@ -278,18 +277,6 @@ fn assemble<S: store::Store>(start: Start, opened: Opened<S>, id_key: IdKey) -> 
         .map_err(|error| cannot("a thread cannot be started", error))?;
     started.recv().map_err(|error| cannot("the control thread did not start", error))?;
     Ok(Running { data, admin, stop, control })
-}
-
-/// An error with all its causes, in one line.
-pub(super) fn told(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// What the worker threads' servers share.

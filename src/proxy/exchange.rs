@@ -168,30 +168,24 @@ impl<S: Store> Proxy<S> {
                 let record = rule::settle(policy, claim.fingerprint(), attempt);
                 let reason = unknown_reason(record.as_ref());
                 let settled = desk.settle(claim, record).await;
-                match settled {
+                match (settled, &verdict, reason) {
+                    (Settled::Fenced, ..) => metrics.fenced(),
                     // What waits for the store is known all the same (P-5, R-14).
-                    Settled::Done | Settled::NotKept | Settled::Unsettled => {
-                        match (&verdict, reason) {
-                            (_, Some(reason)) => {
-                                metrics.unknown(reason);
-                                tracing::warn!(
-                                    record = %id.short(), route = %route.name, reason = reason.as_str(),
-                                    "nobody can say whether a request was executed; its key is held until it is resolved or its time is over"
-                                );
-                            }
-                            (Settlement::Released(reason), None) => metrics.released(*reason),
-                            (Settlement::Kept | Settlement::NotKept | Settlement::Unknown, None) => {}
-                        }
-                        match settled {
-                            Settled::Unsettled => Outcome::Unsettled,
-                            Settled::NotKept => Outcome::NotKept,
-                            Settled::Done | Settled::Fenced => verdict.outcome(keep),
-                        }
+                    (_, _, Some(reason)) => {
+                        metrics.unknown(reason);
+                        tracing::warn!(
+                            record = %id.short(), route = %route.name, reason = reason.as_str(),
+                            "nobody can say whether a request was executed; its key is held until it is resolved or its time is over"
+                        );
                     }
-                    Settled::Fenced => {
-                        metrics.fenced();
-                        Outcome::Fenced
-                    }
+                    (_, Settlement::Released(reason), None) => metrics.released(*reason),
+                    (_, Settlement::Kept | Settlement::NotKept | Settlement::Unknown, None) => {}
+                }
+                match settled {
+                    Settled::Done => verdict.outcome(keep),
+                    Settled::NotKept => Outcome::NotKept,
+                    Settled::Unsettled => Outcome::Unsettled,
+                    Settled::Fenced => Outcome::Fenced,
                 }
             }
             Right::Unguarded(claim) => {

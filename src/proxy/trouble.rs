@@ -3,14 +3,13 @@
 
 use std::error::Error;
 
-use crate::{clock::Sparing, config::settled::Route, upstream::Unsent};
+use crate::{clock::Sparing, config::settled::Route, telemetry::causes, upstream::Unsent};
 
 /// Nothing was sent.
 pub(super) fn unreachable(unsent: &Unsent) {
     static SAID: Sparing = Sparing::new();
     if let Some(untold) = SAID.turn() {
-        let why = chain(unsent);
-        tracing::warn!(why, untold, "the upstream could not be reached; nothing was sent");
+        tracing::warn!(why = causes(unsent), untold, "the upstream could not be reached; nothing was sent");
     }
 }
 
@@ -18,35 +17,6 @@ pub(super) fn unreachable(unsent: &Unsent) {
 pub(super) fn failed(route: &Route, error: &(dyn Error + 'static)) {
     static SAID: Sparing = Sparing::new();
     if let Some(untold) = SAID.turn() {
-        tracing::warn!(route = %route.name, why = chain(error), untold, "the upstream failed");
-    }
-}
-
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        // Some repeat what their source says.
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        source = cause.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-
-    #[test]
-    fn a_cause_is_said_once() {
-        let refused = io::Error::other("no CR LF");
-        assert_eq!(chain(&Unsent::Connect(refused)), "no connection could be made: no CR LF");
-        assert_eq!(chain(&Unsent::QueueTimeout), "no connection became free in time");
+        tracing::warn!(route = %route.name, why = causes(error), untold, "the upstream failed");
     }
 }

@@ -7,14 +7,14 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::timeout};
 
-use super::{Doors, Source, environment, told};
+use super::{Doors, Source, environment};
 use crate::{
     cli::check::moved::moved,
     config::{self, Loaded, settled},
     proxy::{Live, Shared},
     server::{Limits, Tls},
     store::Store,
-    telemetry::metrics::Reloaded,
+    telemetry::{causes, metrics::Reloaded},
 };
 
 /// Between two looks at the file.
@@ -38,10 +38,8 @@ pub(super) async fn watch<S: Store>(shared: Arc<Shared<S>>, doors: Doors, source
         seen = now;
         // What is wrong may be in a file that the configuration names, and be put right there.
         if changed || wrong.is_some() {
-            // Before they are read: what changes meanwhile is looked at again.
-            let files = digest(tls_files(&shared.live.load().config().server));
             let result = match reload(&shared, &doors, &source) {
-                Ok(()) => {
+                Ok(files) => {
                     wrong = None;
                     certificate = files;
                     Some(Reloaded::Ok)
@@ -80,7 +78,7 @@ fn certificates(server: &settled::Server, doors: &Doors, seen: &mut Digest) -> O
             Some(Reloaded::Ok)
         }
         Err(error) => {
-            tracing::error!("the new certificate cannot be used, and the old one stays: {}", told(&error));
+            tracing::error!("the new certificate cannot be used, and the old one stays: {}", causes(&error));
             Some(Reloaded::Failed)
         }
     }
@@ -106,10 +104,11 @@ enum NotReloaded {
     Refused(Vec<String>),
 }
 
-fn reload<S: Store>(shared: &Shared<S>, doors: &Doors, source: &Source) -> Result<(), NotReloaded> {
+/// What its certificate files held comes back.
+fn reload<S: Store>(shared: &Shared<S>, doors: &Doors, source: &Source) -> Result<Digest, NotReloaded> {
     let path = source.path.display();
     let failed = |what: &str, error: &dyn std::error::Error| {
-        NotReloaded::Failed(format!("the new configuration {path} changes nothing: {what}: {}", told(error)))
+        NotReloaded::Failed(format!("the new configuration {path} changes nothing: {what}: {}", causes(error)))
     };
     let Loaded { config: new, warnings } =
         config::load(&source.path, &source.overrides, &environment).map_err(|errors| {
@@ -132,6 +131,8 @@ fn reload<S: Store>(shared: &Shared<S>, doors: &Doors, source: &Source) -> Resul
         reasons.push("nothing is changed; set server.accept_identity_change = true to accept that".to_owned());
         return Err(NotReloaded::Refused(reasons));
     }
+    // Before they are read: what changes meanwhile is looked at again.
+    let files = digest(tls_files(&new.server));
     let tls = match doors.server.tls.as_ref().zip(new.server.tls.as_ref()) {
         Some((tls, files)) => {
             let fitting = Tls::look(files).map_err(|error| failed("clients cannot be served by TLS", &error))?;
@@ -156,5 +157,5 @@ fn reload<S: Store>(shared: &Shared<S>, doors: &Doors, source: &Source) -> Resul
     doors.server.limits.store(Arc::new(Limits::from(&new.server)));
     shared.live.store(Arc::new(Live::new(Arc::new(new), upstreams, &shared.metrics)));
     tracing::info!("the configuration {path} was reloaded");
-    Ok(())
+    Ok(files)
 }
