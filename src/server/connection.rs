@@ -157,21 +157,23 @@ pub(super) async fn serve<H: Handler>(
         return turn_away(stream, why, tls.is_some(), &permit.connections, &handler);
     }
     let (peer, over_tls) = (stream.ends.peer, tls.is_some());
+    let no_handshake = |detail: &dyn fmt::Display| {
+        let why = TurnedAway::TlsHandshake;
+        permit.connections.note(why, peer, &format_args!("{}: {detail}", why.detail()), &handler);
+    };
     let opening = timeout_at(due, open(stream, tls));
     // Until its protocol is known, nothing was asked of us: a drain need not wait for it, nor a late client be told.
     let (mut stream, sniffed) = match stop.run_until_cancelled(opening).await {
         Some(Ok(Ok(opened))) => opened,
         Some(Ok(Err(error))) => {
             if over_tls && !has_left(&error) {
-                let why = TurnedAway::TlsHandshake;
-                permit.connections.note(why, peer, &format_args!("{}: {error}", why.detail()), &handler);
+                no_handshake(&error);
             }
             return ended_early(&error);
         }
         Some(Err(_late)) => {
             if over_tls {
-                let why = TurnedAway::TlsHandshake;
-                permit.connections.note(why, peer, &format_args!("{}: it is late", why.detail()), &handler);
+                no_handshake(&"it is late");
             }
             return;
         }

@@ -266,7 +266,7 @@ impl Pulse {
 
     /// Whether a client of HTTP/2 has begun to speak it.
     pub(super) fn has_opened(&self) -> bool {
-        self.idle.is_set() || self.begun() > 0
+        self.idle.is_set()
     }
 
     /// Tells whether the latest request's body has yet to arrive whole.

@@ -13,8 +13,6 @@ use super::{deadline::Pulse, sniff::PREFACE, wire::Inlet};
 
 /// Stamps the pulse with the beginnings and ends of frames. What they hold is h2's to check.
 pub(super) struct Frames {
-    /// What was read to tell the protocol.
-    sniffed: Vec<u8>,
     /// Bytes of the preface that have yet to come.
     preface_left: usize,
     /// The header of the frame under way, as far as it is there.
@@ -38,9 +36,8 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
 impl Frames {
-    pub(super) const fn new(sniffed: Vec<u8>) -> Self {
+    pub(super) const fn new() -> Self {
         Self {
-            sniffed,
             preface_left: PREFACE.len(),
             header: [0; FRAME_HEADER],
             header_seen: 0,
@@ -115,13 +112,7 @@ impl Inlet for Frames {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        if self.sniffed.is_empty() {
-            ready!(Pin::new(stream).poll_read(cx, buf))?;
-        } else {
-            let count = self.sniffed.len().min(buf.remaining());
-            buf.put_slice(&self.sniffed[..count]);
-            self.sniffed.drain(..count);
-        }
+        ready!(Pin::new(stream).poll_read(cx, buf))?;
         let was_opened = self.opened;
         self.follow(&buf.filled()[before..])?;
         if self.opened && !was_opened {
@@ -145,7 +136,7 @@ mod tests {
     const FIRST_SETTINGS: [u8; 15] = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1];
 
     fn opened() -> Frames {
-        let mut frames = Frames::new(Vec::new());
+        let mut frames = Frames::new();
         frames.follow(&[&PREFACE[..], &FIRST_SETTINGS].concat()).unwrap();
         assert!(frames.opened && !frames.is_head_open());
         frames
@@ -155,7 +146,7 @@ mod tests {
     fn the_opening_is_over_with_the_last_byte_of_the_first_settings() {
         let opening = [&PREFACE[..], &FIRST_SETTINGS].concat();
         for cut in 1..opening.len() {
-            let mut frames = Frames::new(Vec::new());
+            let mut frames = Frames::new();
             frames.follow(&opening[..cut]).unwrap();
             assert!(!frames.opened);
             frames.follow(&opening[cut..]).unwrap();
@@ -166,7 +157,7 @@ mod tests {
     #[test]
     fn an_opening_without_settings_is_none() {
         for first in [[0, 0, 8, 6, 0, 0, 0, 0, 0], [0, 0, 0, 4, 1, 0, 0, 0, 0], *b"GET / HTT"] {
-            assert!(Frames::new(Vec::new()).follow(&[&PREFACE[..], &first].concat()).is_err(), "{first:?}");
+            assert!(Frames::new().follow(&[&PREFACE[..], &first].concat()).is_err(), "{first:?}");
         }
     }
 

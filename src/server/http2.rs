@@ -41,11 +41,12 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 
 /// Serves requests until the connection ends, its deadlines end it, or `stop` does and what is under way is answered.
 pub(super) async fn serve<H: Handler>(session: Session<H>) -> hyper::Result<()> {
-    let Session { stream, sniffed, permit, handler, connection, limits, pulse, stop } = session;
+    let Session { mut stream, sniffed, permit, handler, connection, limits, pulse, stop } = session;
+    stream.put_back(sniffed);
     let max_head = limits.max_head;
     let service =
         service_fn(|request| answer(request, max_head, handler.clone(), Arc::clone(&connection), Arc::clone(&pulse)));
-    let wire = Wire::new(stream, Frames::new(sniffed), Arc::clone(&pulse), None, limits.write_timeout, permit);
+    let wire = Wire::new(stream, Frames::new(), Arc::clone(&pulse), None, limits.write_timeout, permit);
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())

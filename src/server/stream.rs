@@ -55,8 +55,9 @@ impl Stream {
     }
 
     /// Gives back what was read too much: it is what is read next.
-    pub(super) fn put_back(&mut self, bytes: Vec<u8>) {
-        debug_assert!(self.ahead.is_empty(), "what was put back before has been read");
+    pub(super) fn put_back(&mut self, mut bytes: Vec<u8>) {
+        // Some of what was put back before may not have been read yet.
+        bytes.extend_from_slice(&self.ahead);
         self.ahead = bytes.into();
     }
 }

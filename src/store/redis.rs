@@ -277,7 +277,7 @@ struct Peeked {
 
 impl Peeked {
     fn age(&self, summary: &Summary) -> Duration {
-        summary.keep.saturating_sub(self.left)
+        summary.age(self.left)
     }
 }
 
@@ -336,12 +336,10 @@ impl Store for RedisStore {
         let glance = || async {
             let Ok(mut peeked) = self.peek(std::slice::from_ref(id)).await else { return Glance::Nothing };
             match peeked.pop().flatten() {
-                Some(Peeked { summary: Ok(summary), left }) => {
-                    let age = summary.keep.saturating_sub(left);
-                    let lapsed = summary.lease().is_some_and(|lease| age >= lease);
-                    if lapsed { Glance::Other } else { Glance::Version(summary.version) }
+                Some(Peeked { summary: Ok(summary), left }) if !summary.has_lapsed(left) => {
+                    Glance::Version(summary.version)
                 }
-                Some(Peeked { summary: Err(_), .. }) | None => Glance::Other,
+                Some(_) | None => Glance::Other,
             }
         };
         self.watches.changed(id, seen, glance, || self.load(id)).await

@@ -149,14 +149,13 @@ impl RedisStore {
         }
         let mut walk = Walk::default();
         let walked = self.walk_all(&census.lost, &mut walk).await;
-        let whole = matches!(walked, Ok(true));
         for event in &walk.events {
             if let Event::UnknownExpired { id, .. } = event {
                 census.lost.remove(id);
             }
         }
         events.append(&mut walk.events);
-        walked?;
+        let whole = walked?;
         walk.tally.completed = self.settled(&walk).await?;
         if !whole {
             // What a server that is away holds is not gone: its end is still to be told, and it still counts.
@@ -277,10 +276,15 @@ impl RedisStore {
         }));
     }
 
+    /// Where the replicas tell each other what they do.
+    async fn meeting(&self) -> Result<(u16, Arc<Server>), Trouble> {
+        let bucket = self.servers.meeting();
+        Ok((bucket, self.servers.serving(bucket, self.deadline()).await?))
+    }
+
     /// Whether it is this replica's turn to walk.
     async fn take_turn(&self, name: u64) -> Result<bool, Trouble> {
-        let bucket = self.servers.meeting();
-        let server = self.servers.serving(bucket, self.deadline()).await?;
+        let (bucket, server) = self.meeting().await?;
         let mut take = TURN.command(true, 1);
         take.arg(self.names.census(bucket)).arg(name).arg(milliseconds(TURN_KEPT));
         Ok(server.ask(&take, self.deadline()).await? == Value::Int(1))
@@ -289,8 +293,7 @@ impl RedisStore {
     async fn leave_tally(&self, tally: &Tally) -> Result<(), Trouble> {
         let Tally { in_flight, unknown, expiring, oldest_ms, completed } = tally;
         let text = format!("{in_flight} {unknown} {expiring} {oldest_ms} {completed}");
-        let bucket = self.servers.meeting();
-        let server = self.servers.serving(bucket, self.deadline()).await?;
+        let (bucket, server) = self.meeting().await?;
         let mut leave = LEAVE.command(true, 1);
         leave.arg(self.names.figures(bucket)).arg(text).arg(milliseconds(FIGURES));
         server.ask(&leave, self.deadline()).await?;
@@ -298,8 +301,7 @@ impl RedisStore {
     }
 
     async fn read_tally(&self) -> Result<Option<Tally>, Trouble> {
-        let bucket = self.servers.meeting();
-        let server = self.servers.serving(bucket, self.deadline()).await?;
+        let (bucket, server) = self.meeting().await?;
         let figures = self.names.figures(bucket);
         let Value::BulkString(text) = server.ask(cmd("GET").arg(figures), self.deadline()).await? else {
             return Ok(None);
@@ -430,7 +432,7 @@ impl RedisStore {
         left: Duration,
         walk: &mut Walk,
     ) -> Result<(), StoreError> {
-        let age = summary.keep.saturating_sub(left);
+        let age = summary.age(left);
         let reason = match &summary.written {
             Written::InFlight { lease, .. } if age < *lease => {
                 walk.tally.in_flight += 1;

@@ -110,9 +110,20 @@ impl Summary {
         }
     }
 
+    /// Since it was written, of a record that is kept for so long yet.
+    pub(super) fn age(&self, left: Duration) -> Duration {
+        self.keep.saturating_sub(left)
+    }
+
+    /// Whether the lease of an owner is over.
+    pub(super) fn has_lapsed(&self, left: Duration) -> bool {
+        self.lease().is_some_and(|lease| self.age(left) >= lease)
+    }
+
     /// What is known of a record whose payload cannot be read: neither fingerprint nor answer.
     pub(super) fn without_payload(self, left: Duration) -> Cell<Stored> {
-        let Self { version, keep, route, written, status } = self;
+        let age = self.age(left);
+        let Self { version, keep: _, route, written, status } = self;
         let fingerprint = Fingerprint([0; FINGERPRINT]);
         let record = match written {
             Written::InFlight { lease } => Record::InFlight { fingerprint, lease, running: Duration::ZERO },
@@ -123,7 +134,7 @@ impl Summary {
                 Record::Unknown { fingerprint, reason, status: (status != 0).then_some(status) }
             }
         };
-        Cell { version, age: keep.saturating_sub(left), left, route, record }
+        Cell { version, age, left, route, record }
     }
 
     /// The state that it reads as at this age (contract: R-18).

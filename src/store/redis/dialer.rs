@@ -63,8 +63,8 @@ impl Dialer {
     fn with_password_of_today(&self, place: &ConnectionInfo) -> ConnectionInfo {
         let settings = place.redis_settings();
         let is_files = self.password.is_some() && settings.password() == self.password.as_deref();
-        let read = || fs::read_to_string(self.password_file.as_ref()?).ok();
-        match read().filter(|_| is_files) {
+        let file = self.password_file.as_ref().filter(|_| is_files);
+        match file.and_then(|file| fs::read_to_string(file).ok()) {
             Some(password) => place.clone().set_redis_settings(settings.clone().set_password(password.trim_end())),
             None => place.clone(),
         }
