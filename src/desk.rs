@@ -125,6 +125,12 @@ impl<S: Store> Desk<S> {
         self.waiting.held()
     }
 
+    /// Whether an owner of this record is at work in this process, or holds an outcome that waits for the store.
+    #[must_use]
+    pub fn has_owner(&self, id: &RecordId) -> bool {
+        self.owners.has(id)
+    }
+
     /// What the desk counts.
     #[must_use]
     pub fn counters(&self) -> &Counters {

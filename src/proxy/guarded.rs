@@ -213,6 +213,12 @@ impl<S: Store> Proxy<S> {
                 }
                 refused(Refusal::new(Problem::StoreUnavailable), Some(errand.route()), Some(errand.id))
             }
+            // This process needs no store to know that the request is under way, or was executed.
+            OnStoreDown::Forward if claim.is_none() && self.shared.desk.has_owner(&errand.id) => {
+                visit.metrics.prevented(Prevented::Rejected);
+                let refusal = Refusal::new(Problem::InFlight).owner_age(Duration::ZERO);
+                refused(refusal, Some(errand.route()), Some(errand.id))
+            }
             OnStoreDown::Forward => {
                 visit.metrics.unguarded(Unguarded::StoreDown);
                 tracing::warn!(route = %errand.route().name, record = %errand.id.short(),

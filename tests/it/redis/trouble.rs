@@ -192,6 +192,26 @@ async fn an_answer_that_could_not_be_written_is_settled_late() {
     assert_eq!(shared.upstream.executions(), 1);
 }
 
+// contract: R-8, P-1
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_store_nothing_is_forwarded_that_is_under_way_or_was_executed_here() {
+    let shared = shared!(Options::new().append_only("always"));
+    let proxy = Proxy::start(shared.config().policy("on_store_down = \"forward\"")).await;
+    shared.upstream.next(Script::hold());
+    let owner = charge(&proxy, "k").spawn();
+    shared.upstream.saw(1).await;
+    tokio::task::block_in_place(|| shared.redis.kill());
+    charge(&proxy, "k").send().await.refused(409, "in-flight");
+    shared.upstream.release();
+    let first = owner.await.unwrap();
+    first.was(200, "unsettled");
+    charge(&proxy, "k").send().await.refused(409, "in-flight");
+    charge(&proxy, "other").send().await.was(200, "unguarded");
+    tokio::task::block_in_place(|| shared.redis.restart());
+    eventually("the outcome is stored", || async { charge(&proxy, "k").send().await.body == first.body }).await;
+    assert_eq!(shared.upstream.executions(), 2);
+}
+
 // contract: P-5, R-14
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_outcome_is_counted_and_told_though_it_waits_for_the_store() {
