@@ -42,7 +42,7 @@ pub(crate) use self::{
 };
 
 /// The longest that anything of Redis' may take that should happen by itself.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether there is a Redis to start.
 ///
@@ -66,7 +66,7 @@ pub(crate) fn is_installed() -> bool {
 ///
 /// When it does not within [`PATIENCE`]; with what `check` last said.
 #[track_caller]
-fn eventually(what: &str, mut check: impl FnMut() -> Result<(), String>) {
+pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> Result<(), String>) {
     let start = Instant::now();
     while let Err(instead) = check() {
         assert!(start.elapsed() < PATIENCE, "still not so after {PATIENCE:?}: {what}: {instead}");
