@@ -79,6 +79,9 @@ pub enum BodyError {
     /// The client fell silent for `body_timeout`.
     #[error("the request body stopped arriving")]
     Silent,
+    /// The client sent so little, for so long, that nobody waits for the rest.
+    #[error("the request body arrived too slowly")]
+    Slow,
     /// The client went, or broke its framing.
     #[error("the request body did not arrive whole")]
     Incomplete(#[source] Option<hyper::Error>),

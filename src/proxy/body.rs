@@ -225,13 +225,21 @@ impl Body for ResponseBody {
     }
 }
 
-/// A client's body, which may not stay silent for longer than `body_timeout`.
+/// A client's body, which may not stay silent for longer than `body_timeout`, nor drip for ever where it has an end.
 #[derive(Debug)]
 pub(crate) struct ClientBody(TimedBody<Incoming>);
 
 impl ClientBody {
     pub(crate) fn new(body: Incoming, patience: Duration) -> Self {
-        Self(TimedBody::new(body, patience))
+        // One of no stated length may be a stream that stays open by design.
+        let has_end = body.size_hint().exact().is_some();
+        let body = Self(TimedBody::new(body, patience));
+        if has_end { body.hurried() } else { body }
+    }
+
+    /// The same, where nothing is done before the whole of it is there.
+    pub(crate) fn hurried(self) -> Self {
+        Self(self.0.hurried())
     }
 }
 
@@ -243,6 +251,7 @@ impl Body for ClientBody {
         match ready!(Pin::new(&mut self.0).poll_frame(cx)) {
             Some(Ok(frame)) => Poll::Ready(Some(checked(frame))),
             Some(Err(TimedBodyError::Silent(_))) => Poll::Ready(Some(Err(BodyError::Silent))),
+            Some(Err(TimedBodyError::Slow(_))) => Poll::Ready(Some(Err(BodyError::Slow))),
             Some(Err(TimedBodyError::Body(error))) => Poll::Ready(Some(Err(BodyError::Incomplete(Some(error))))),
             None => Poll::Ready(None),
         }

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body::Body;
 
 use super::{
     Proxy, Reply, Visit, Visitor, authority,
@@ -99,7 +98,7 @@ impl<S: Store> Proxy<S> {
             },
             Ok(Search::NeedsBody) => None,
         };
-        let whole = match read_whole(body, policy.max_request_body, held).await {
+        let whole = match read_whole(body.hurried(), policy.max_request_body, held).await {
             Ok(whole) => whole,
             Err(NotWhole::TooLarge(prefixed)) => {
                 let has_key = found.is_some()
@@ -365,6 +364,11 @@ pub(super) fn broken_body(error: &BodyError, begun: bool) -> Refusal {
                 "The request body stopped arriving",
             )
         }
+        (BodyError::Slow, None) => {
+            let refusal = refusal.status(StatusCode::REQUEST_TIMEOUT).reason("body-timeout");
+            let detail = "The request body arrived too slowly; it was not sent on.";
+            (refusal.detail(detail), "The request body arrived too slowly")
+        }
         (BodyError::Incomplete(_) | BodyError::Malformed(_) | BodyError::Upstream(_), None) => {
             let refusal = refusal.reason("body-incomplete");
             let detail = "The request body did not arrive whole; it was not sent on.";
@@ -375,13 +379,10 @@ pub(super) fn broken_body(error: &BodyError, begun: bool) -> Refusal {
 }
 
 /// Reads what is left of the body, so that the connection can go on; or closes it after the answer.
-async fn unread<B>(visitor: &Visitor, body: B, reply: Reply) -> Reply
-where
-    B: Body<Data = bytes::Bytes, Error = BodyError> + Unpin,
-{
+async fn unread(visitor: &Visitor, body: ClientBody, reply: Reply) -> Reply {
     // Reading would ask a client for the body that it holds back.
     let held_back = visitor.head.headers.contains_key(header::EXPECT);
-    if !held_back && discard(body, DISCARD).await { reply } else { closing(reply) }
+    if !held_back && discard(body.hurried(), DISCARD).await { reply } else { closing(reply) }
 }
 
 fn closing(mut reply: Reply) -> Reply {

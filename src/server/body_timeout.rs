@@ -1,4 +1,4 @@
-//! A body that may not stay silent.
+//! A body that may not stay silent, nor drip for ever.
 
 use std::{
     error::Error,
@@ -7,21 +7,38 @@ use std::{
     time::Duration,
 };
 
+use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::clock;
 
+/// Bytes a second that a hurried body must arrive with, once its [`GRACE`] is used up.
+const LEAST_RATE: u32 = 1024;
+/// How many times its longest silence a hurried body may be waited for, however little arrives.
+const GRACE: u32 = 10;
+
 /// Fails after a span of silence, counted from when the body was asked for a frame and had none.
 ///
+/// One that is [hurried](Self::hurried) fails too when it was waited for longer, all in all, than ten such spans and a
+/// second for each KiB that arrived: who drips holds what the body holds for a bounded time.
+///
 /// A body that nobody polls is never late: it may be our own back-pressure that holds it. The timer is made at the first
-/// wait and re-armed only when it fires, so a frame costs no timer operation.
+/// wait and as a rule re-armed only when it fires, so a frame costs no timer operation.
 #[derive(Debug)]
 pub struct TimedBody<B> {
     body: B,
     patience: Duration,
     waiting_since: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
+    hurry: Option<Hurry>,
+}
+
+/// What a hurried body has had so far.
+#[derive(Debug, Default)]
+struct Hurry {
+    waited: Duration,
+    bytes: u64,
 }
 
 /// Why a [`TimedBody`] ended.
@@ -30,6 +47,9 @@ pub enum TimedBodyError<E: Error + 'static> {
     /// No frame came for that long.
     #[error("the body was silent for {0:?}")]
     Silent(Duration),
+    /// It was waited for that long altogether, and too little came.
+    #[error("the body arrived too slowly: it was waited for {0:?}")]
+    Slow(Duration),
     /// The body itself failed.
     #[error("the body broke off")]
     Body(#[source] E),
@@ -38,21 +58,49 @@ pub enum TimedBodyError<E: Error + 'static> {
 impl<B> TimedBody<B> {
     /// Wraps `body`, which may be silent for no longer than `patience` at a time.
     pub const fn new(body: B, patience: Duration) -> Self {
-        Self { body, patience, waiting_since: None, sleep: None }
+        Self { body, patience, waiting_since: None, sleep: None, hurry: None }
     }
 
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+    /// Has it arrive with 1 KiB a second at least, after ten times its patience; not for streams that stay open by
+    /// design.
+    #[must_use]
+    pub fn hurried(self) -> Self {
+        Self { hurry: Some(self.hurry.unwrap_or_default()), ..self }
+    }
+
+    fn poll_late<E: Error>(&mut self, cx: &mut Context<'_>) -> Poll<TimedBodyError<E>> {
         let since = *self.waiting_since.get_or_insert_with(clock::now);
-        let due = since + self.patience;
+        let allowed = self.hurry.as_ref().map(|hurry| hurry.left(self.patience));
+        let slow = allowed.filter(|allowed| *allowed < self.patience);
+        let due = since + slow.unwrap_or(self.patience);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if sleep.deadline() > due {
+            sleep.as_mut().reset(due);
+        }
         loop {
             ready!(sleep.as_mut().poll(cx));
             if sleep.deadline() >= due {
-                return Poll::Ready(self.patience);
+                break;
             }
             // It was armed for an earlier silence, which ended in time.
             sleep.as_mut().reset(due);
         }
+        Poll::Ready(match (slow, &self.hurry) {
+            (Some(rest), Some(hurry)) => TimedBodyError::Slow(hurry.waited + rest),
+            (_, _) => TimedBodyError::Silent(self.patience),
+        })
+    }
+}
+
+impl Hurry {
+    /// For how long it may still be waited for.
+    fn left(&self, patience: Duration) -> Duration {
+        (patience * GRACE + Duration::from_secs(self.bytes) / LEAST_RATE).saturating_sub(self.waited)
+    }
+
+    fn had(&mut self, bytes: usize, since: Option<Instant>) {
+        self.bytes += bytes as u64;
+        self.waited += since.map_or(Duration::ZERO, |since| since.elapsed());
     }
 }
 
@@ -69,10 +117,13 @@ where
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
-                self.waiting_since = None;
+                let since = self.waiting_since.take();
+                if let (Some(hurry), Some(Ok(frame))) = (&mut self.hurry, &frame) {
+                    hurry.had(frame.data_ref().map_or(0, Buf::remaining), since);
+                }
                 Poll::Ready(frame.map(|frame| frame.map_err(TimedBodyError::Body)))
             }
-            Poll::Pending => self.poll_silence(cx).map(|patience| Some(Err(TimedBodyError::Silent(patience)))),
+            Poll::Pending => self.poll_late(cx).map(|late| Some(Err(late))),
         }
     }
 
@@ -97,7 +148,15 @@ mod tests {
     /// One frame after each of these pauses, then the end.
     struct Paced {
         pauses: VecDeque<Duration>,
+        frame: Bytes,
         sleep: Option<Pin<Box<Sleep>>>,
+    }
+
+    impl TimedBody<Paced> {
+        fn with_frames(mut self, frame: Bytes) -> Self {
+            self.body.frame = frame;
+            self
+        }
     }
 
     impl Body for Paced {
@@ -113,13 +172,13 @@ mod tests {
             ready!(sleep.as_mut().poll(cx));
             self.sleep = None;
             self.pauses.pop_front();
-            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+            Poll::Ready(Some(Ok(Frame::data(self.frame.clone()))))
         }
     }
 
     fn paced(seconds: &[u64]) -> TimedBody<Paced> {
         let pauses = seconds.iter().copied().map(Duration::from_secs).collect();
-        TimedBody::new(Paced { pauses, sleep: None }, Duration::from_secs(30))
+        TimedBody::new(Paced { pauses, frame: Bytes::from_static(b"x"), sleep: None }, Duration::from_secs(30))
     }
 
     #[tokio::test(start_paused = true)]
@@ -138,6 +197,34 @@ mod tests {
         let silent = body.frame().await.unwrap().unwrap_err();
         assert!(matches!(silent, TimedBodyError::Silent(patience) if patience == Duration::from_secs(30)));
         assert_eq!((clock::now() - begun).as_secs(), 70);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hurried_body_may_drip_for_ten_times_its_patience() {
+        let begun = clock::now();
+        let error = paced(&[25; 20]).hurried().collect().await.unwrap_err();
+        assert!(matches!(error, TimedBodyError::Slow(_)), "{error}");
+        // A second for each KiB: 11 bytes win some milliseconds.
+        assert_eq!((clock::now() - begun).as_secs(), 300);
+        let body = paced(&[25; 11]).hurried().collect().await.unwrap();
+        assert_eq!(body.to_bytes().len(), 11);
+        // What stays open by design may drip for ever.
+        assert_eq!(paced(&[25; 1000]).collect().await.unwrap().to_bytes().len(), 1000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hurried_body_wins_a_second_with_each_kib_and_none_while_nobody_asks() {
+        let mut body = paced(&[25; 400]).with_frames(Bytes::from(vec![b'x'; 26 << 10])).hurried();
+        while let Some(frame) = body.frame().await {
+            frame.unwrap();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_hurried_body_is_silent_rather_than_slow() {
+        let error = paced(&[29, 31]).hurried().collect().await.unwrap_err();
+        assert!(matches!(error, TimedBodyError::Silent(_)), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -159,6 +159,49 @@ async fn a_silent_body_is_given_up_after_body_timeout() {
 
 // contract: R-7
 #[tokio::test]
+async fn a_dripped_body_is_given_up_when_it_has_an_end() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::start(Config::new(&upstream).server("body_timeout = \"600ms\"")).await;
+    // Ten silences is what a body may take that brings less than a KiB a second. One of no stated length that passes may
+    // be a stream that stays open by design.
+    let key = "Idempotency-Key: k\r\nAuthorization: a\r\n";
+    let (length, chunked) = ("Content-Length: 1000\r\n", "Transfer-Encoding: chunked\r\n");
+    let cases = [
+        (key, length, "x", true),
+        (key, chunked, "1\r\nx\r\n", true),
+        ("", length, "x", true),
+        ("", chunked, "1\r\nx\r\n", false),
+    ];
+    let drips = cases.map(|(key, framing, drip, ends)| {
+        let proxy = &proxy;
+        async move {
+            let mut connection = proxy.connect().await;
+            connection.write(format!("POST /v1/a HTTP/1.1\r\nHost: h\r\n{key}{framing}\r\n")).await;
+            for _ in 0..75 {
+                pass(100).await;
+                if connection.try_write(drip).await.is_err() {
+                    break;
+                }
+            }
+            if ends {
+                let reply = soon(connection.reply()).await.unwrap();
+                let problem = reply.refused(408, "bad-request").json();
+                assert!(problem["detail"].as_str().unwrap().contains("arrived too slowly"), "{problem}");
+            } else {
+                connection.write("0\r\n\r\n").await;
+                soon(connection.reply()).await.unwrap().was(200, "");
+            }
+        }
+    });
+    let [guarded, guarded_chunked, passed, stream] = drips;
+    tokio::join!(guarded, guarded_chunked, passed, stream);
+    let refused = proxy.metrics().await.sum("oncegate_refused_total", &[("reason", "body-timeout")]);
+    assert_eq!((refused, upstream.executions()), (3.0, 1));
+    assert!(proxy.records("").await.is_empty());
+}
+
+// contract: R-7
+#[tokio::test]
 async fn max_buffered_refuses_with_overloaded_and_gives_back_what_it_took() {
     let upstream = Upstream::start().await;
     let proxy = Proxy::start(Config::new(&upstream).server("max_buffered = \"1MiB\"")).await;
