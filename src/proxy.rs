@@ -4,6 +4,7 @@
 //! bytes are carried from one to the other. The exchange with the upstream is detached from the client (`exchange`).
 
 mod body;
+mod client_body;
 mod exchange;
 mod guarded;
 pub(crate) mod headers;
@@ -23,7 +24,8 @@ use hyper::body::Incoming;
 
 pub use self::body::ResponseBody;
 use self::{
-    body::{ClientBody, Payload},
+    body::Payload,
+    client_body::ClientBody,
     refusal::Refusal,
     routes::Routes,
     visit::{Account, Visit},

@@ -21,6 +21,7 @@ mod http2;
 mod interim;
 mod listener;
 mod proxy_protocol;
+mod pulse;
 mod refusal;
 mod screen;
 mod sniff;

@@ -13,7 +13,8 @@ use tokio::{
 
 use super::{
     Live, Payload, Proxy, Reply, Visit,
-    body::{Guarded, Rest, join},
+    body::{Guarded, Rest},
+    client_body::join,
     finish,
     headers::{self, IDEMPOTENCY_STATUS, IDEMPOTENT_REPLAYED},
     refusal::Refusal,

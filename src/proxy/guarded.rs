@@ -6,7 +6,8 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use super::{
     Proxy, Reply, Visit, Visitor, authority,
-    body::{ClientBody, NotWhole, Payload, Whole, discard, read_whole},
+    body::Payload,
+    client_body::{ClientBody, NotWhole, Whole, discard, read_whole},
     exchange::{Errand, Right},
     headers::{IDEMPOTENCY_STATUS, IDEMPOTENT_REPLAYED, upgrade},
     pass::request_for,

@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     Proxy, Reply, Visit, Visitor,
-    body::{ClientBody, join},
+    client_body::{ClientBody, join},
     guarded::{Early, admissible},
     headers,
 };

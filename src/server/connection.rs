@@ -18,10 +18,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::{
-    Connection, Handler, Limits, Tls,
-    deadline::Pulse,
-    http1, http2,
+    Connection, Handler, Limits, Tls, http1, http2,
     proxy_protocol::{self, Header},
+    pulse::Pulse,
     sniff::{Sniffed, sniff},
     stream::Stream,
     tls,

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::deadline::Pulse;
+use super::pulse::Pulse;
 
 /// A request under way, until it is dropped.
 pub(super) struct Exchange(Arc<Pulse>);

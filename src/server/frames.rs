@@ -9,7 +9,7 @@ use std::{
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{deadline::Pulse, sniff::PREFACE, wire::Inlet};
+use super::{pulse::Pulse, sniff::PREFACE, wire::Inlet};
 
 /// Stamps the pulse with the beginnings and ends of frames. What they hold is h2's to check.
 pub(super) struct Frames {

@@ -17,10 +17,11 @@ use hyper_util::rt::TokioIo;
 use super::{
     Connection, Handler,
     connection::Session,
-    deadline::{Age, Deadline, Pulse, Wait},
+    deadline::{Age, Deadline},
     exchange::{Answer, Exchange},
     guard::Guard,
     interim::Line,
+    pulse::{Pulse, Wait},
     screen::Screen,
     wire::Wire,
 };

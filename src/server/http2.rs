@@ -15,10 +15,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use super::{
     Connection, Handler,
     connection::Session,
-    deadline::{Age, Deadline, Pulse, Wait},
+    deadline::{Age, Deadline},
     exchange::{Answer, Exchange},
     frames::Frames,
     guard,
+    pulse::{Pulse, Wait},
     refusal::{Reason, Refusal},
     wire::Wire,
 };

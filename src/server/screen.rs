@@ -9,8 +9,8 @@ use std::{
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
-    deadline::Pulse,
     guard::{Fed, Guard, Refused},
+    pulse::Pulse,
     refusal::{Reason, Refusal},
     wire::Inlet,
 };

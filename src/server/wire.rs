@@ -15,7 +15,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{connection::Permit, deadline::Pulse, interim::Line, stream::Stream};
+use super::{connection::Permit, interim::Line, pulse::Pulse, stream::Stream};
 
 /// What stands between the transport's bytes and hyper.
 pub(super) trait Inlet: Unpin {
