@@ -23,14 +23,20 @@ use crate::{
     body::{BodyError, RequestBody},
     desk::{Boarding, Booking, Held, Keep, Permit},
     rule::{
-        self, Answer, Attempt, Loss, Stored,
+        self, Answer, Attempt, Loss, RecordId, Stored,
         fingerprint::fingerprint,
         identity::Space,
         key::{self, Search},
         policy::{OnBodyTooLarge, OnDuplicate},
+        problem::Problem,
+        record::ShortId,
     },
     store::Store,
-    telemetry::metrics::{RouteMetrics, Unguarded, Would},
+    telemetry::{
+        access,
+        log::Log,
+        metrics::{RouteMetrics, Unguarded, Would},
+    },
 };
 
 /// How long the store may take before an observation is dropped: what comes later is of no use to anybody.
@@ -65,14 +71,15 @@ impl<S: Store> Proxy<S> {
         let found = {
             let head = visitor.rule_head();
             match (key::shadowed(policy, head.headers), key::search(policy, &head)) {
-                (Some(_), _) | (None, Err(_)) => Err(Some(Would::Rejected)),
-                (None, Ok(Search::Absent)) => Err(policy.key_required.then_some(Would::Rejected)),
+                (Some(_), _) => Err(Some(Problem::BadRequest)),
+                (None, Err(_)) => Err(Some(Problem::KeyMalformed)),
+                (None, Ok(Search::Absent)) => Err(policy.key_required.then_some(Problem::KeyMissing)),
                 (None, Ok(Search::Found(_) | Search::NeedsBody)) => Ok(()),
             }
         };
-        if let Err(would) = found {
-            if let Some(would) = would {
-                visit.metrics.observed(would);
+        if let Err(refused) = found {
+            if let Some(problem) = refused {
+                Verdict::of(problem).tell(&self.shared.log, &visit.metrics, &visitor);
             }
             return self.pass(visitor, RequestBody::stream(body), visit, None).await;
         }
@@ -104,7 +111,7 @@ impl<S: Store> Proxy<S> {
     async fn watch(
         self,
         visitor: Visitor,
-        body: oneshot::Receiver<Option<Bytes>>,
+        body: oneshot::Receiver<Seen>,
         ended: oneshot::Receiver<Ended>,
         metrics: Arc<RouteMetrics>,
         _permit: Permit,
@@ -113,22 +120,28 @@ impl<S: Store> Proxy<S> {
         let Ok(body) = body.await else { return };
         let policy = &visitor.route.policy;
         let head = visitor.rule_head();
-        let Some(body) = body else {
-            let has_key = key::search_past_body(policy, &head).is_ok_and(|key| key.is_some());
-            if policy.key_required || (has_key && policy.on_body_too_large == OnBodyTooLarge::Reject) {
-                metrics.observed(Would::Rejected);
+        let tell = |verdict: Verdict| verdict.tell(&self.shared.log, &metrics, &visitor);
+        let body = match body {
+            Seen::Whole(body) => body,
+            Seen::Trailers => return tell(Verdict::of(Problem::BadRequest)),
+            Seen::TooLong => {
+                let has_key = key::search_past_body(policy, &head).is_ok_and(|key| key.is_some());
+                if policy.key_required || (has_key && policy.on_body_too_large == OnBodyTooLarge::Reject) {
+                    tell(Verdict::of(Problem::BodyTooLarge));
+                }
+                return;
             }
-            return;
         };
         let key = match key::search_body(policy, &head, &body, &self.shared.id_key) {
             Ok(Some(key)) => key,
             Ok(None) if !policy.key_required => return,
-            Ok(None) | Err(_) => return metrics.observed(Would::Rejected),
+            Ok(None) => return tell(Verdict::of(Problem::KeyMissing)),
+            Err(_) => return tell(Verdict::of(Problem::KeyMalformed)),
         };
         let scope = match admissible(&visitor) {
             Ok(scope) => scope,
             Err(Early::Pass(why)) => return metrics.unguarded(why),
-            Err(Early::Refuse(_)) => return metrics.observed(Would::Rejected),
+            Err(Early::Refuse(refusal)) => return tell(Verdict::of(refusal.problem)),
         };
         let id = self.record_id(&visitor, Space::Observe, &scope, &key);
         let fingerprint = fingerprint(&self.shared.id_key, policy, &head, &body);
@@ -144,25 +157,65 @@ impl<S: Store> Proxy<S> {
         let Ok(Ok(boarding)) = timeout(LATE, desk.board(booking)).await else {
             return metrics.unguarded(Unguarded::StoreDown);
         };
-        let would = match boarding {
+        let would = |would| Verdict { would, why: None, record: None };
+        let verdict = match boarding {
             Boarding::Claimed(mut claim) => {
-                metrics.observed(Would::Executed);
+                tell(would(Would::Executed).about(&id));
                 let ended = desk.tend(&mut claim, ended).await.unwrap_or(Ended::Lost);
                 let record = rule::settle(policy, fingerprint, ended.attempt());
                 _ = desk.settle(claim, record).await;
                 return;
             }
             Boarding::Replay(replay) => match policy.on_duplicate {
-                OnDuplicate::Reject => Would::Rejected,
-                OnDuplicate::Replay | OnDuplicate::Ack if replay.stored.would_be_kept() => Would::Replayed,
-                OnDuplicate::Replay | OnDuplicate::Ack => Would::NotKept,
+                OnDuplicate::Reject => Verdict::of(Problem::Duplicate),
+                OnDuplicate::Replay | OnDuplicate::Ack if replay.stored.would_be_kept() => would(Would::Replayed),
+                OnDuplicate::Replay | OnDuplicate::Ack => would(Would::NotKept),
             },
-            Boarding::InFlight { .. } => Would::InFlight,
-            Boarding::Mismatch => Would::KeyReused,
-            Boarding::Unknown => Would::Unknown,
-            Boarding::Overloaded | Boarding::Draining => Would::Rejected,
+            Boarding::InFlight { .. } => would(Would::InFlight),
+            Boarding::Mismatch => would(Would::KeyReused),
+            Boarding::Unknown => would(Would::Unknown),
+            Boarding::Overloaded => Verdict::of(Problem::Overloaded),
+            Boarding::Draining => Verdict::of(Problem::Draining),
         };
-        metrics.observed(would);
+        tell(verdict.about(&id));
+    }
+}
+
+/// What enforcing would have done with a request.
+#[derive(Debug, Clone, Copy)]
+struct Verdict {
+    would: Would,
+    /// Why it would have been rejected.
+    why: Option<Problem>,
+    record: Option<ShortId>,
+}
+
+impl Verdict {
+    const fn of(problem: Problem) -> Self {
+        Self { would: Would::Rejected, why: Some(problem), record: None }
+    }
+
+    fn about(self, id: &RecordId) -> Self {
+        Self { record: Some(id.short()), ..self }
+    }
+
+    /// Counts it; and where requests are logged, says it of this one.
+    fn tell(self, log: &Log, metrics: &RouteMetrics, visitor: &Visitor) {
+        metrics.observed(self.would);
+        if !log.access_is_on() {
+            return;
+        }
+        let trace_id = visitor.head.headers.get("traceparent").and_then(|value| access::trace_id(value.as_bytes()));
+        tracing::info!(
+            method = visitor.head.method.as_str(),
+            route = &*visitor.route.name.0,
+            path = visitor.head.uri.path(),
+            would = self.would.word(),
+            why = self.why.map(Problem::code),
+            record = self.record.map(tracing::field::display),
+            trace_id,
+            "observed"
+        );
     }
 }
 
@@ -195,10 +248,18 @@ fn twin(visitor: &Visitor) -> Visitor {
     }
 }
 
-/// A body that streams on, and is remembered up to a limit; `None` is told when it was too long to remember.
+/// What was seen of a body that streamed on.
+enum Seen {
+    Whole(Bytes),
+    /// More than there is room to remember.
+    TooLong,
+    Trailers,
+}
+
+/// A body that streams on, and is remembered up to a limit.
 struct Tee {
     body: ClientBody,
-    seen: Option<oneshot::Sender<Option<Bytes>>>,
+    seen: Option<oneshot::Sender<Seen>>,
     parts: Vec<Bytes>,
     bytes: u64,
     limit: u64,
@@ -208,14 +269,19 @@ struct Tee {
 impl Tee {
     /// Of a request without a body.
     fn whole(mut self) -> RequestBody {
-        self.tell();
+        self.ended();
         RequestBody::full(Bytes::new())
     }
 
-    fn tell(&mut self) {
+    fn ended(&mut self) {
+        let parts = std::mem::take(&mut self.parts);
+        self.tell(|| Seen::Whole(join(parts)));
+    }
+
+    fn tell(&mut self, what: impl FnOnce() -> Seen) {
         if let Some(seen) = self.seen.take() {
             // Nobody listens once the observation was dropped.
-            _ = seen.send(Some(join(std::mem::take(&mut self.parts))));
+            _ = seen.send(what());
         }
     }
 
@@ -223,7 +289,7 @@ impl Tee {
         self.bytes += data.len() as u64;
         if self.seen.is_some() && (self.bytes > self.limit || !self.held.grow(data.len() as u64)) {
             self.parts = Vec::new();
-            _ = self.seen.take().map(|seen| seen.send(None));
+            self.tell(|| Seen::TooLong);
         }
         if self.seen.is_some() {
             self.parts.push(data.clone());
@@ -239,14 +305,15 @@ impl Body for Tee {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    self.remember(data);
+                match frame.data_ref() {
+                    Some(data) => self.remember(data),
+                    None => self.tell(|| Seen::Trailers),
                 }
                 if self.body.is_end_stream() {
-                    self.tell();
+                    self.ended();
                 }
             }
-            Poll::Ready(None) => self.tell(),
+            Poll::Ready(None) => self.ended(),
             // Dropped untold: the body never was complete.
             Poll::Ready(Some(Err(_))) => self.seen = None,
             Poll::Pending => {}

@@ -82,7 +82,33 @@ async fn observing_counts_what_enforcing_would_have_done() {
     eventually("rejected", || async { would("rejected").await == 1.0 }).await;
     proxy.charge("early").field("Early-Data", "1").send().await.was(200, "");
     eventually("rejected too", || async { would("rejected").await == 2.0 }).await;
-    assert_eq!(upstream.executions(), 7);
+    let trailers = "POST /v1/charges HTTP/1.1\r\nHost: h\r\nIdempotency-Key: trailers\r\nAuthorization: alice\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Sum: 1\r\n\r\n";
+    proxy.connect().await.exchange(trailers).await.was(200, "");
+    eventually("rejected for its trailers", || async { would("rejected").await == 3.0 }).await;
+    assert_eq!(upstream.executions(), 8);
+}
+
+// contract: R-24
+#[tokio::test]
+async fn observing_logs_what_enforcing_would_have_done() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::start(Config::new(&upstream).policy("mode = \"observe\"")).await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    proxy.charge("k").field("traceparent", trace).send().await.was(200, "");
+    let first = proxy.says(&["observed", "would=\"executed\""]).await;
+    for part in ["method=\"POST\"", "route=\"charges\"", "path=\"/v1/charges\"", "trace_id=\"4bf92f35"] {
+        assert!(first.contains(part), "{part}: {first}");
+    }
+    let record = first.split_once("record=").unwrap().1.split(' ').next().unwrap();
+    eventually("it is settled", || async { proxy.records("state=in_flight").await.is_empty() }).await;
+    proxy.charge("k").send().await.was(200, "");
+    let second = proxy.says(&["observed", "would=\"replayed\""]).await;
+    assert!(second.contains(record), "{second}");
+    proxy.charge("not, one").send().await.was(200, "");
+    let third = proxy.says(&["observed", "would=\"rejected\""]).await;
+    assert!(third.contains("why=\"key-malformed\""), "{third}");
+    assert!(!proxy.said().contains("not, one"));
 }
 
 // contract: R-24

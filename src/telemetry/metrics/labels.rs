@@ -8,6 +8,12 @@ macro_rules! labels {
 
         impl $name {
             pub(super) const WORDS: &'static [&'static str] = &[$($word),*];
+
+            /// The label's value.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                Self::WORDS[self as usize]
+            }
         }
     };
 }

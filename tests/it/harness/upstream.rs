@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -232,7 +232,7 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Starts one that answers every request with `200` and the execution's token.
     pub(crate) async fn start() -> Self {
-        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap())
+        Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await
     }
 
     /// Starts one at an address that was another's before.
@@ -240,7 +240,8 @@ impl Upstream {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
         socket.bind(address).unwrap();
-        Self::on(socket.listen(128).unwrap())
+        // Room for all whom a test has connect at once: beyond it, the kernel has them try again a second later.
+        Self::on(socket.listen(4096).unwrap())
     }
 
     fn on(listener: TcpListener) -> Self {
