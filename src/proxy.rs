@@ -231,10 +231,11 @@ impl<S: Store> Handler for Proxy<S> {
                 .status(StatusCode::METHOD_NOT_ALLOWED)
                 .reason("method-connect")
                 .detail("This proxy makes no tunnels: CONNECT is refused, and nothing was sent on.");
-            return finish(visit, refused(refusal, route.as_deref(), None));
+            let policy = route.as_deref().map_or(&live.config.defaults, |route| &route.policy);
+            return finish(visit, refused(refusal, policy, None));
         }
         let Some(route) = route else {
-            return finish(visit, refused(Refusal::new(Problem::NoRoute), None, None));
+            return finish(visit, refused(Refusal::new(Problem::NoRoute), &live.config.defaults, None));
         };
         let visitor = Visitor { live, route, connection, interim, head };
         let reply = self.answer(visitor, body, &mut visit).await;
@@ -252,7 +253,7 @@ impl<S: Store> Handler for Proxy<S> {
             .status(refusal.status)
             .reason(refusal.reason.as_str())
             .detail(refusal.detail);
-        finish(visit, refused(refusal, None, None))
+        finish(visit, refused(refusal, &live.config.defaults, None))
     }
 
     fn turned_away(&self, why: TurnedAway) {
@@ -260,14 +261,14 @@ impl<S: Store> Handler for Proxy<S> {
     }
 }
 
-/// A refusal as a reply, counted.
-fn refused(refusal: Refusal, route: Option<&Route>, record: Option<RecordId>) -> Reply {
+/// A refusal as a reply, as that policy has refusals look.
+fn refused(refusal: Refusal, policy: &Policy, record: Option<RecordId>) -> Reply {
     let refusal = match record {
         Some(id) => refusal.record(id),
         None => refusal,
     };
     let (outcome, why, cause) = (refusal.outcome(), refusal.reason, refusal.cause);
-    Reply { response: refusal.render(route.map(|route| &route.policy)), outcome, why: Some(why), cause }
+    Reply { response: refusal.render(policy), outcome, why: Some(why), cause }
 }
 
 /// Closes the account of a whole answer at once; that of a stream when it ends.

@@ -123,6 +123,7 @@ pub(crate) fn read(
         upstreams: upstreams.into_iter().map(Arc::new).collect(),
         routes: read.into_iter().filter_map(|read| read.route).map(Arc::new).collect(),
         fallback: fallback.map(Arc::new),
+        defaults: defaults.into_policy(),
     };
     Outcome { config, named: files.named, found: reader.into_found() }
 }

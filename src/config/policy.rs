@@ -26,6 +26,11 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
+    /// What was read, unchecked.
+    pub(crate) fn into_policy(self) -> Policy {
+        self.policy
+    }
+
     /// With a scope that nobody wrote.
     pub(crate) fn with_scope(mut self, scope: Scope) -> Self {
         self.policy.scope = Some(scope);

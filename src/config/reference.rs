@@ -289,7 +289,7 @@ static REFERENCE: &[KeyDoc] = keys! {
         "max_response_body": Kind::Size, Some("\"1MiB\""), "\"4MiB\"", "The most that is kept of a response for replay.";
         "stream_types": Kind::Texts, Some("[\"text/event-stream\", \"application/x-ndjson\", \"multipart/x-mixed-replace\"]"), "[\"text/event-stream\"]", "Media types of answers that are never held back.";
         "drop_headers": Kind::Texts, Some("[\"set-cookie\"]"), "[\"set-cookie\", \"x-trace\"]", "Headers of a response that are not stored.";
-        "error_format": Kind::Choice(words::<ErrorFormat>), Some("\"problem\""), "\"stripe\"", "The shape of refusals: RFC 9457, or as Stripe's clients read them.";
+        "error_format": Kind::Choice(words::<ErrorFormat>), Some("\"problem\""), "\"stripe\"", "The shape of refusals: RFC 9457, or as Stripe's clients read them. What cannot be read, and what no route matches, is refused as `[defaults]` say.";
         "docs_url": Kind::Text, None, "\"https://docs.example.com/idempotency\"", "Sent with refusals as `Link: <…>; rel=\"describedby\"`.";
     }
 };

@@ -20,6 +20,9 @@ pub struct Config {
     pub store: Store,
     /// `[upstreams.*]`, by name in alphabetical order.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// `[defaults]` over what is built in, of which only how refusals look is for requests that have no route. It may
+    /// lack a scope.
+    pub defaults: Policy,
     /// `[[routes]]`, in the file's order.
     pub routes: Vec<Arc<Route>>,
     /// What a request that no route matches meets: the only upstream with `[defaults]`; `None` with several upstreams

@@ -19,7 +19,7 @@ use super::{
 /// The whole configuration. User information in URLs is hidden; of secrets only their files' names are known here.
 #[must_use]
 pub fn show(config: &Config) -> Value {
-    let Config { server, admin, log, store, upstreams, routes, fallback } = config;
+    let Config { server, admin, log, store, upstreams, routes, fallback, defaults } = config;
     let upstreams: Map<String, Value> =
         upstreams.iter().map(|upstream| (upstream.name.clone(), show_upstream(upstream))).collect();
     json!({
@@ -28,6 +28,7 @@ pub fn show(config: &Config) -> Value {
         "log": show_log(log),
         "store": show_store(store),
         "upstreams": upstreams,
+        "defaults": show_policy(defaults),
         "routes": routes.iter().map(|route| show_route(config, route)).collect::<Vec<_>>(),
         "fallback": fallback.as_ref().map(|route| show_route(config, route)),
     })

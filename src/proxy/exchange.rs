@@ -114,10 +114,10 @@ impl<S: Store> Proxy<S> {
             Some(Ok(reply)) => reply,
             None => {
                 let refusal = Refusal::new(Problem::StillRunning).owner_age(clock::now() - started);
-                refused(refusal, Some(&route), Some(id))
+                refused(refusal, &route.policy, Some(id))
             }
             // The task died: its record lapses into unknown.
-            Some(Err(_)) => refused(Refusal::new(Problem::OutcomeUnknown), Some(&route), Some(id)),
+            Some(Err(_)) => refused(Refusal::new(Problem::OutcomeUnknown), &route.policy, Some(id)),
         }
     }
 
@@ -368,7 +368,7 @@ impl Told {
                 }
                 return Reply { response, outcome, why: None, cause: None };
             }
-            Self::NeverSent(unsent) => refused(unreachable(&unsent), Some(route), Some(id)),
+            Self::NeverSent(unsent) => refused(unreachable(&unsent), &route.policy, Some(id)),
             Self::Lost(loss) => {
                 let status = match loss {
                     Loss::Broken | Loss::Drained => StatusCode::BAD_GATEWAY,
@@ -377,7 +377,7 @@ impl Told {
                 let refusal = Refusal::new(Problem::OutcomeUnknown)
                     .status(status)
                     .runs_anew(route.policy.on_unknown == OnUnknown::Retry);
-                refused(refusal, Some(route), Some(id))
+                refused(refusal, &route.policy, Some(id))
             }
         };
         // Fenced, unsettled, unguarded: what became of the record, where that is not what the problem says.

@@ -74,7 +74,7 @@ impl<S: Store> Proxy<S> {
     /// Finds key, scope and body, in this order; nothing is asked of the store yet.
     async fn prepare(&self, visitor: &Visitor, body: ClientBody, visit: &mut Visit) -> Way {
         let (policy, head) = (&visitor.route.policy, visitor.rule_head());
-        let refuse = |refusal: Refusal| refused(refusal, Some(&visitor.route), None);
+        let refuse = |refusal: Refusal| refused(refusal, &visitor.route.policy, None);
         if let Some(shadow) = key::shadowed(policy, head.headers) {
             let detail = format!("The request is ambiguous ({}); nothing was sent on.", shadow.why());
             return Way::refused(
@@ -147,7 +147,7 @@ impl<S: Store> Proxy<S> {
         visit.record(&id);
         let keep = Keep::of(policy, content);
         let booking = Booking { id: &id, fingerprint, policy, route: &route.name, keep, observed: false };
-        let refuse = |problem| refused(Refusal::new(problem), Some(&route), Some(id));
+        let refuse = |problem| refused(Refusal::new(problem), &route.policy, Some(id));
         let prevented = |how| visit.metrics.prevented(how);
         match self.shared.desk.board(booking).await {
             Ok(Boarding::Claimed(claim)) => {
@@ -171,13 +171,13 @@ impl<S: Store> Proxy<S> {
                 let (head, payload) = reply.response.into_parts();
                 let (payload, has_room) = payload.counted(self.shared.answers.hold());
                 if !has_room {
-                    return refused(untaken(), Some(&route), Some(id));
+                    return refused(untaken(), &route.policy, Some(id));
                 }
                 Reply { response: Response::from_parts(head, payload), ..reply }
             }
             Ok(Boarding::InFlight { running }) => {
                 prevented(Prevented::Rejected);
-                refused(Refusal::new(Problem::InFlight).owner_age(running), Some(&route), Some(id))
+                refused(Refusal::new(Problem::InFlight).owner_age(running), &route.policy, Some(id))
             }
             Ok(Boarding::Mismatch) => refuse(Problem::KeyReused),
             Ok(Boarding::Unknown) => {
@@ -185,7 +185,7 @@ impl<S: Store> Proxy<S> {
                 let refusal = Refusal::new(Problem::OutcomeUnknown)
                     .status(StatusCode::CONFLICT)
                     .runs_anew(policy.on_unknown == OnUnknown::Retry);
-                refused(refusal, Some(&route), Some(id))
+                refused(refusal, &route.policy, Some(id))
             }
             Ok(Boarding::Overloaded) => refuse(Problem::Overloaded),
             Ok(Boarding::Draining) => refuse(Problem::Draining),
@@ -211,13 +211,13 @@ impl<S: Store> Proxy<S> {
                 if let Some(claim) = claim {
                     self.shared.desk.withdraw(claim);
                 }
-                refused(Refusal::new(Problem::StoreUnavailable), Some(errand.route()), Some(errand.id))
+                refused(Refusal::new(Problem::StoreUnavailable), &errand.route().policy, Some(errand.id))
             }
             // This process needs no store to know that the request is under way, or was executed.
             OnStoreDown::Forward if claim.is_none() && self.shared.desk.has_owner(&errand.id) => {
                 visit.metrics.prevented(Prevented::Rejected);
                 let refusal = Refusal::new(Problem::InFlight).owner_age(Duration::ZERO);
-                refused(refusal, Some(errand.route()), Some(errand.id))
+                refused(refusal, &errand.route().policy, Some(errand.id))
             }
             OnStoreDown::Forward => {
                 visit.metrics.unguarded(Unguarded::StoreDown);
@@ -270,7 +270,7 @@ fn answer_again(policy: &Policy, visitor: &Visitor, id: RecordId, replay: desk::
     let original = StatusCode::from_u16(stored.status()).expect("checked when it was stored");
     let outcome = Outcome::Replayed { age, ttl: left, waited, content: by_content };
     match policy.on_duplicate {
-        OnDuplicate::Reject => refused(Refusal::new(Problem::Duplicate), Some(&visitor.route), Some(id)),
+        OnDuplicate::Reject => refused(Refusal::new(Problem::Duplicate), &visitor.route.policy, Some(id)),
         OnDuplicate::Replay if stored.is_kept() => {
             let (mut headers, body) = stored.parts();
             if !headers.contains_key(header::CACHE_CONTROL) {
@@ -284,7 +284,7 @@ fn answer_again(policy: &Policy, visitor: &Visitor, id: RecordId, replay: desk::
         OnDuplicate::Replay => {
             let location = stored.parts().0.remove(header::LOCATION);
             let refusal = Refusal::new(Problem::ResponseNotKept).original(stored.status(), location);
-            refused(refusal, Some(&visitor.route), Some(id))
+            refused(refusal, &visitor.route.policy, Some(id))
         }
         OnDuplicate::Ack => {
             let mut response = Response::new(Payload::empty());
@@ -347,7 +347,7 @@ fn refuse_not_whole<B>(visitor: &Visitor, not_whole: NotWhole<B>) -> Reply {
             .because("trailers with a key"),
         NotWhole::Failed(error) => broken_body(&error, false),
     };
-    closing(refused(refusal, Some(&visitor.route), None))
+    closing(refused(refusal, &visitor.route.policy, None))
 }
 
 /// A request body that broke off, stalled or was badly framed. `begun`: some of it had been sent on.

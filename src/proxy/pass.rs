@@ -100,7 +100,7 @@ impl<S: Store> Proxy<S> {
             },
             None => Refusal::new(Problem::UpstreamFailed).status(StatusCode::GATEWAY_TIMEOUT),
         };
-        let mut reply = refused(refusal, Some(&route), None);
+        let mut reply = refused(refusal, &route.policy, None);
         if !watch.ended() {
             reply.response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -141,10 +141,10 @@ impl Refusal {
         }
     }
 
-    /// The response, in the format of the route; RFC 9457 where no route is known.
-    pub(crate) fn render(self, policy: Option<&Policy>) -> Response<Payload> {
+    /// The response, in the policy's format.
+    pub(crate) fn render(self, policy: &Policy) -> Response<Payload> {
         let row = self.problem.row();
-        let format = policy.map_or(ErrorFormat::Problem, |policy| policy.error_format);
+        let format = policy.error_format;
         let status = self.status.unwrap_or_else(|| {
             let status = match (self.problem, format) {
                 (Problem::KeyReused, ErrorFormat::Stripe) => 400,
@@ -174,7 +174,7 @@ impl Refusal {
             let should = if retry == Retry::Never { "false" } else { "true" };
             headers.insert(STRIPE_SHOULD_RETRY, HeaderValue::from_static(should));
         }
-        if let Some(url) = policy.and_then(|policy| policy.docs_url.as_deref())
+        if let Some(url) = policy.docs_url.as_deref()
             && let Ok(link) = HeaderValue::try_from(format!("<{url}>; rel=\"describedby\""))
         {
             headers.insert(header::LINK, link);

@@ -271,17 +271,22 @@ async fn refusals_of_a_full_store() {
     }
 }
 
+/// What has no route looks as `[defaults]` say.
 #[tokio::test]
-async fn no_route_is_404() {
+async fn no_route_is_404_and_a_head_that_cannot_be_read_400() {
     let upstream = Upstream::start().await;
-    let config = Config::new(&upstream).table("[upstreams.second]", &format!("url = \"{}\"", upstream.url()));
-    let text = config.toml().replace("name = \"charges\"", "name = \"charges\"\nupstream = \"main\"");
-    let proxy = Proxy::start(Config::raw(text)).await;
-    let reply = proxy.get("/nowhere").send().await;
-    assert_eq!(reply.code(), "no-route");
-    let outcome = reply.outcome().to_owned();
-    assert!(matches!(outcome.as_str(), "" | "rejected"), "{reply:?}");
-    assert_eq!((reply.status, reply.json()["retry"].as_str(), reply.json()["executed"].as_str()), (404, NEVER, NO));
+    let docs = "docs_url = \"https://docs.example.com/a\"";
+    for (stripe, lines) in [(false, docs.to_owned()), (true, format!("{docs}\nerror_format = \"stripe\""))] {
+        let config = Config::new(&upstream).policy(&lines);
+        let config = config.table("[upstreams.second]", &format!("url = \"{}\"", upstream.url()));
+        let text = config.toml().replace("name = \"charges\"", "name = \"charges\"\nupstream = \"main\"");
+        let proxy = Proxy::start(Config::raw(text)).await;
+        let reply = proxy.get("/nowhere").send().await;
+        check(&reply, &row("no-route", 404, "No route matches", NO, "-", NEVER, "", false), stripe);
+        assert_eq!(reply.field("link"), Some("<https://docs.example.com/a>; rel=\"describedby\""));
+        let reply = proxy.connect().await.exchange("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").await;
+        check(&reply, &row("bad-request", 400, "The request is malformed", NO, "-", NEVER, "rejected", false), stripe);
+    }
 }
 
 #[tokio::test]
