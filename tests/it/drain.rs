@@ -141,7 +141,7 @@ async fn an_idle_proxy_ends_at_once() {
     let start = std::time::Instant::now();
     proxy.signal("TERM").await;
     assert_eq!(proxy.exit().await, Some(0), "{}", proxy.said());
-    assert!(start.elapsed().as_secs() < 2, "{:?}", start.elapsed());
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
 }
 
 #[tokio::test]

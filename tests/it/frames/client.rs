@@ -100,7 +100,7 @@ impl Client {
 
     /// Waits until this holds; whether it does.
     pub(super) async fn until(&mut self, is: impl FnMut(&Seen) -> bool) -> bool {
-        tokio::time::timeout(Duration::from_secs(3), self.seen.wait_for(is)).await.is_ok_and(|is| is.is_ok())
+        tokio::time::timeout(Duration::from_secs(10), self.seen.wait_for(is)).await.is_ok_and(|is| is.is_ok())
     }
 
     /// Looks at what has come.
