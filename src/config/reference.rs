@@ -185,7 +185,7 @@ static REFERENCE: &[KeyDoc] = keys! {
         "max_buffered": Kind::Size, Some("\"64MiB\""), "\"256MiB\"", "Bytes of bodies of guarded requests and answers being held, and as many again of answers from Redis that clients have yet to take. Beyond, 503 `overloaded`.";
         "max_head": Kind::Size, Some("\"32KiB\""), "\"64KiB\"", "Bytes of a request's head. From 8KiB to 16MiB.";
         "header_timeout": Kind::Duration, Some("\"10s\""), "\"5s\"", "From accept, or the first byte of a later request, to the whole head.";
-        "body_timeout": Kind::Duration, Some("\"30s\""), "\"10s\"", "The longest silence while a request's body arrives, passed or guarded. One that is guarded, or says its length, is waited for ten times as long altogether, and a second for each KiB that came.";
+        "body_timeout": Kind::Duration, Some("\"30s\""), "\"10s\"", "The longest silence while a request's body arrives, passed or guarded. One that is guarded, or says its length, is waited for ten times as long altogether (or 10 s), and a second for each KiB that came.";
         "idle_timeout": Kind::Duration, Some("\"75s\""), "\"2m\"", "Between an answer and the first byte of the next request.";
         "max_connection_age": Kind::DurationOrOff, Some("\"off\""), "\"1h\"", "From accept until a connection is asked to end, with up to a tenth more: by `Connection: close` on its next answer, by GOAWAY, or, when nothing was under way for a second, by closing. No exchange is cut; tunnels stay.";
         "drain_timeout": Kind::Duration, Some("\"25s\""), "\"55s\"", "How long exchanges under way may take to finish after SIGTERM. Keep it below the supervisor's own patience.";

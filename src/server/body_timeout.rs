@@ -17,11 +17,13 @@ use crate::clock;
 const LEAST_RATE: u32 = 1024;
 /// How many times its longest silence a hurried body may be waited for, however little arrives.
 const GRACE: u32 = 10;
+/// For so long it may in any case: short silences are no reason for haste.
+const GRACE_MIN: Duration = Duration::from_secs(10);
 
 /// Fails after a span of silence, counted from when the body was asked for a frame and had none.
 ///
-/// One that is [hurried](Self::hurried) fails too when it was waited for longer, all in all, than ten such spans and a
-/// second for each KiB that arrived: who drips holds what the body holds for a bounded time.
+/// One that is [hurried](Self::hurried) fails too when it was waited for longer, all in all, than ten such spans (or ten
+/// seconds) and a second for each KiB that arrived: who drips holds what the body holds for a bounded time.
 ///
 /// A body that nobody polls is never late: it may be our own back-pressure that holds it. The timer is made at the first
 /// wait and as a rule re-armed only when it fires, so a frame costs no timer operation.
@@ -95,7 +97,7 @@ impl<B> TimedBody<B> {
 impl Hurry {
     /// For how long it may still be waited for.
     fn left(&self, patience: Duration) -> Duration {
-        (patience * GRACE + Duration::from_secs(self.bytes) / LEAST_RATE).saturating_sub(self.waited)
+        ((patience * GRACE).max(GRACE_MIN) + Duration::from_secs(self.bytes) / LEAST_RATE).saturating_sub(self.waited)
     }
 
     fn had(&mut self, bytes: usize, since: Option<Instant>) {
@@ -177,8 +179,11 @@ mod tests {
     }
 
     fn paced(seconds: &[u64]) -> TimedBody<Paced> {
-        let pauses = seconds.iter().copied().map(Duration::from_secs).collect();
-        TimedBody::new(Paced { pauses, frame: Bytes::from_static(b"x"), sleep: None }, Duration::from_secs(30))
+        paced_with(seconds.iter().copied().map(Duration::from_secs).collect(), Duration::from_secs(30))
+    }
+
+    fn paced_with(pauses: VecDeque<Duration>, patience: Duration) -> TimedBody<Paced> {
+        TimedBody::new(Paced { pauses, frame: Bytes::from_static(b"x"), sleep: None }, patience)
     }
 
     #[tokio::test(start_paused = true)]
@@ -210,6 +215,14 @@ mod tests {
         assert_eq!(body.to_bytes().len(), 11);
         // What stays open by design may drip for ever.
         assert_eq!(paced(&[25; 1000]).collect().await.unwrap().to_bytes().len(), 1000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hurried_body_has_ten_seconds_in_any_case() {
+        let half = Duration::from_millis(500);
+        let drip = |frames| paced_with(vec![half; frames].into(), Duration::from_millis(600)).hurried().collect();
+        drip(19).await.unwrap();
+        drip(21).await.unwrap_err();
     }
 
     #[tokio::test(start_paused = true)]

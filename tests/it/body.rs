@@ -161,8 +161,8 @@ async fn a_silent_body_is_given_up_after_body_timeout() {
 #[tokio::test]
 async fn a_dripped_body_is_given_up_when_it_has_an_end() {
     let upstream = Upstream::start().await;
-    let proxy = Proxy::start(Config::new(&upstream).server("body_timeout = \"600ms\"")).await;
-    // Ten silences is what a body may take that brings less than a KiB a second. One of no stated length that passes may
+    let proxy = Proxy::start(Config::new(&upstream).server("body_timeout = \"900ms\"")).await;
+    // Ten seconds, or ten silences, is what a body may take that brings less than a KiB a second. One of no stated length that passes may
     // be a stream that stays open by design.
     let key = "Idempotency-Key: k\r\nAuthorization: a\r\n";
     let (length, chunked) = ("Content-Length: 1000\r\n", "Transfer-Encoding: chunked\r\n");
@@ -177,7 +177,7 @@ async fn a_dripped_body_is_given_up_when_it_has_an_end() {
         async move {
             let mut connection = proxy.connect().await;
             connection.write(format!("POST /v1/a HTTP/1.1\r\nHost: h\r\n{key}{framing}\r\n")).await;
-            for _ in 0..75 {
+            for _ in 0..120 {
                 pass(100).await;
                 if connection.try_write(drip).await.is_err() {
                     break;
