@@ -84,7 +84,7 @@ pub enum BodyError {
     Slow,
     /// The client went, or broke its framing.
     #[error("the request body did not arrive whole")]
-    Incomplete(#[source] Option<hyper::Error>),
+    Incomplete(#[source] Option<Box<dyn Error + Send + Sync>>),
     /// The client sent what a body must not have.
     #[error("the request body is malformed")]
     Malformed(#[source] Box<dyn Error + Send + Sync>),

@@ -20,7 +20,6 @@ use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header, request};
-use hyper::body::Incoming;
 
 pub use self::body::ResponseBody;
 use self::{
@@ -36,7 +35,7 @@ use crate::{
     config::{Config, NO_ROUTE, settled::Route},
     desk::{Budget, Desk, Gauge},
     rule::{Outcome, Policy, RecordId, RouteName, head::Head, identity::IdKey, method, policy::Mode, problem::Problem},
-    server::{Connection, Handler, Interim, TurnedAway, forwarded},
+    server::{Arriving, Connection, Handler, Interim, TurnedAway, forwarded},
     store::Store,
     telemetry::{
         log::Log,
@@ -162,7 +161,7 @@ impl<S: Store> Proxy<S> {
     }
 
     /// The whole way of a request.
-    async fn answer(&self, visitor: Visitor, body: Incoming, visit: &mut Visit) -> Reply {
+    async fn answer(&self, visitor: Visitor, body: Arriving, visit: &mut Visit) -> Reply {
         let policy = &visitor.route.policy;
         let body = ClientBody::new(body, visitor.live.config.server.body_timeout);
         let guards = policy.mode != Mode::Off && method::guards(policy, &visitor.head.method);
@@ -213,7 +212,7 @@ impl<S: Store> Handler for Proxy<S> {
 
     async fn handle(
         &self,
-        request: Request<Incoming>,
+        request: Request<Arriving>,
         connection: Arc<Connection>,
         interim: Option<Interim>,
     ) -> Response<ResponseBody> {

@@ -9,6 +9,7 @@
 //! One [`serve`] runs on each worker's current-thread runtime, all of them accepting from clones of one [`Listener`].
 
 mod accept;
+mod arriving;
 mod body_timeout;
 mod connection;
 mod deadline;
@@ -41,13 +42,13 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use ipnet::IpNet;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::proxy_protocol::hold as proxy_protocol_holds;
 pub use self::{
     accept::serve,
+    arriving::{Arriving, ArrivingError},
     body_timeout::{TimedBody, TimedBodyError},
     connection::Connections,
     interim::Interim,
@@ -71,11 +72,12 @@ pub trait Handler: Clone + Send + Sync + 'static {
 
     /// Answers a request whose head obeys every rule of the guard.
     ///
-    /// Its body may still break one: then the body ends with an error, in whose chain [`Refusal::of`] finds the reason.
+    /// Its body may still break one: then the body ends with an error, in whose chain [`Refusal::of`] finds the reason. It
+    /// ends without one where the client ended it, and nowhere else.
     /// With `interim` the client understands interim answers, and they can be sent: it speaks HTTP/1.1.
     fn handle(
         &self,
-        request: Request<Incoming>,
+        request: Request<Arriving>,
         connection: Arc<Connection>,
         interim: Option<Interim>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;

@@ -10,20 +10,19 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use crate::{
     body::BodyError,
     desk::Held,
-    server::{self, Reason, TimedBody, TimedBodyError, guard::may_be_trailer},
+    server::{self, Arriving, Reason, TimedBody, TimedBodyError, guard::may_be_trailer},
 };
 
 /// A client's body, which may not stay silent for longer than `body_timeout`, nor drip for ever where it has an end.
 #[derive(Debug)]
-pub(crate) struct ClientBody(TimedBody<Incoming>);
+pub(crate) struct ClientBody(TimedBody<Arriving>);
 
 impl ClientBody {
-    pub(crate) fn new(body: Incoming, patience: Duration) -> Self {
+    pub(crate) fn new(body: Arriving, patience: Duration) -> Self {
         // One of no stated length may be a stream that stays open by design.
         let has_end = body.size_hint().exact().is_some();
         let body = Self(TimedBody::new(body, patience));
@@ -45,7 +44,7 @@ impl Body for ClientBody {
             Some(Ok(frame)) => Poll::Ready(Some(checked(frame))),
             Some(Err(TimedBodyError::Silent(_))) => Poll::Ready(Some(Err(BodyError::Silent))),
             Some(Err(TimedBodyError::Slow(_))) => Poll::Ready(Some(Err(BodyError::Slow))),
-            Some(Err(TimedBodyError::Body(error))) => Poll::Ready(Some(Err(BodyError::Incomplete(Some(error))))),
+            Some(Err(TimedBodyError::Body(error))) => Poll::Ready(Some(Err(BodyError::Incomplete(Some(error.into()))))),
             None => Poll::Ready(None),
         }
     }

@@ -214,6 +214,7 @@ async fn fetch(
     held: &mut Held,
 ) -> Fetched {
     let policy = &route.policy;
+    let method = request.method().clone();
     let response = match upstream.send(request, plan).await {
         Ok(response) => response,
         Err(SendError::NeverSent(unsent)) => return Fetched::NeverSent(unsent),
@@ -235,7 +236,7 @@ async fn fetch(
     if headers::is_media_type(&head.headers, &policy.stream_types) || rest.size_hint().lower() > limit {
         return Fetched::LetGo { head, body, rest };
     }
-    let mut length = 0;
+    let (mut length, mut trailers) = (0, None);
     while let Some(frame) = rest.frame().await {
         match frame.map(http_body::Frame::into_data) {
             Ok(Ok(data)) => {
@@ -247,8 +248,8 @@ async fn fetch(
                 }
             }
             Ok(Err(frame)) => {
-                let trailers = frame.into_trailers().ok();
-                return Fetched::Whole { head, body, trailers };
+                trailers = frame.into_trailers().ok();
+                break;
             }
             Err(error) => {
                 trouble::failed(route, &error);
@@ -256,7 +257,12 @@ async fn fetch(
             }
         }
     }
-    Fetched::Whole { head, body, trailers: None }
+    if headers::misstates_length(&method, &head, length) {
+        // Kept, it would be a broken answer to everybody who asks again.
+        tracing::warn!(route = %route.name, "the upstream's answer has another length than it says");
+        return Fetched::Lost(Loss::Broken);
+    }
+    Fetched::Whole { head, body, trailers }
 }
 
 /// What the client is told.

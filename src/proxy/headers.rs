@@ -1,6 +1,6 @@
 //! Header fields on their way through: what ends here (RFC 9110 s7.6.1), what is added (contract: section 7).
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, response};
 
 use crate::rule::keep::{HOP_BY_HOP, connection_names};
 
@@ -129,6 +129,14 @@ pub(crate) fn one_content_length(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether an answer's length is said to be another than it is. HEAD, 204 and 304 have no body, whatever length they say
+/// (RFC 9110 s8.6).
+pub(crate) fn misstates_length(method: &Method, head: &response::Parts, length: u64) -> bool {
+    let bodiless = method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let stated = head.headers.get(header::CONTENT_LENGTH).and_then(|stated| stated.to_str().ok()?.parse().ok());
+    !bodiless && stated.is_some_and(|stated: u64| stated != length)
+}
+
 /// Whether a media type is one of `types` (lower case, without parameters).
 pub(crate) fn is_media_type(headers: &HeaderMap, types: &[String]) -> bool {
     media_type(headers).is_some_and(|found| types.iter().any(|wanted| wanted.eq_ignore_ascii_case(found)))
@@ -143,6 +151,24 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_length_is_misstated_where_there_is_a_body_of_another() {
+        let misstates = |method: &Method, status: u16, length| {
+            let (head, ()) =
+                http::Response::builder().status(status).header("content-length", "3").body(()).unwrap().into_parts();
+            misstates_length(method, &head, length)
+        };
+        assert!(!misstates(&Method::POST, 200, 3));
+        assert!(
+            misstates(&Method::POST, 200, 2) && misstates(&Method::POST, 200, 0) && misstates(&Method::GET, 404, 4)
+        );
+        assert!(
+            !misstates(&Method::HEAD, 200, 0) && !misstates(&Method::PUT, 304, 0) && !misstates(&Method::PUT, 204, 0)
+        );
+        let (head, ()) = http::Response::new(()).into_parts();
+        assert!(!misstates_length(&Method::POST, &head, 3));
+    }
 
     #[test]
     fn split_cookies_are_one_line_again() {

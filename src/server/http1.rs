@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 
 use super::{
     Connection, Handler,
+    arriving::Arriving,
     connection::Session,
     deadline::{Age, Deadline},
     exchange::{Answer, Exchange},
@@ -90,6 +91,7 @@ async fn answer<H: Handler>(
     let pulse = exchange.pulse();
     let refusal = pulse.refusal(number);
     let old = request.version() == Version::HTTP_10;
+    let request = request.map(Arriving::on_connection);
     let mut response = match refusal {
         Some(refusal) => handler.refuse(refusal, connection).await,
         None if request.version() == Version::HTTP_11 => {

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::{
     Connection, Handler,
+    arriving::Arriving,
     connection::Session,
     deadline::{Age, Deadline},
     exchange::{Answer, Exchange},
@@ -122,7 +123,7 @@ async fn answer<H: Handler>(
     pulse.heads_ended(1);
     let exchange = Exchange::new(pulse);
     let response = match check(&request, max_head) {
-        Ok(()) => handler.handle(request, connection, None).await,
+        Ok(()) => handler.handle(request.map(Arriving::on_stream), connection, None).await,
         Err(reason) => handler.refuse(Refusal::from(reason), connection).await,
     };
     Ok(response.map(|body| Answer::on_stream(body, exchange)))

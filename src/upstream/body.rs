@@ -165,6 +165,9 @@ impl Body for Outgoing {
 ///
 /// Read to its end, it gives its connection back to the pool. Dropped before, it closes the connection (HTTP/2: resets
 /// the stream). An error means that the answer is not whole.
+///
+/// hyper ends a body without an error, too, where its HTTP/2 stream is reset with NO_ERROR. Half an answer taken for a whole
+/// one would be kept.
 pub struct UpstreamBody {
     body: Incoming,
     lease: Option<Lease>,
@@ -206,6 +209,16 @@ impl UpstreamBody {
         }
     }
 
+    /// Whether the end that hyper reports is the answer's.
+    fn is_whole(&self) -> bool {
+        match &self.lease {
+            // Whether END_STREAM came; what comes after it changes nothing.
+            Some(Lease::Stream(..)) => self.body.is_end_stream(),
+            // The latter has ended before.
+            Some(Lease::Exclusive(..)) | None => true,
+        }
+    }
+
     /// Tells whether the client has something to take, or waits for the upstream.
     fn note(&self, gave: bool) {
         match &self.lease {
@@ -234,7 +247,11 @@ impl Body for UpstreamBody {
         self.note(frame.is_ready());
         let frame = ready!(frame);
         match &frame {
-            None => self.finish(),
+            None if self.is_whole() => self.finish(),
+            None => {
+                self.lease = None;
+                return Poll::Ready(Some(Err(AnswerBroken::Cut)));
+            }
             // Trailers are the last; with a known length the last data is.
             Some(Ok(frame)) if frame.is_trailers() || self.body.is_end_stream() => self.finish(),
             Some(Ok(_)) => {}

@@ -104,8 +104,15 @@ pub(super) fn is_malformed(error: &hyper::Error) -> bool {
 
 /// An answer's body broke off: what was read of it is no whole answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the upstream's answer broke off")]
-pub struct AnswerBroken(#[from] hyper::Error);
+#[non_exhaustive]
+pub enum AnswerBroken {
+    /// Its connection broke, or its framing is broken.
+    #[error("the upstream's answer broke off")]
+    Broken(#[from] hyper::Error),
+    /// Its HTTP/2 stream ended before it did, without an error.
+    #[error("the upstream's answer was cut off")]
+    Cut,
+}
 
 /// Why an upstream cannot be used at all.
 #[derive(Debug, thiserror::Error)]

@@ -287,6 +287,57 @@ async fn answers_that_nobody_takes_are_left_with_the_upstream() {
     assert!(clients[0].until(taken).await, "{}", clients[0].seen().answers[&7].body.len());
 }
 
+/// HEADERS of a POST whose content is yet to come; guarded, with a key.
+fn post_begun(stream: u32, key: Option<&str>) -> Vec<u8> {
+    let mut block = vec![0x83, 0x86];
+    let mut literal = |name: &str, value: &str| script::literal(&mut block, name.as_bytes(), value.as_bytes());
+    literal(":path", "/v1/charges");
+    literal(":authority", "api.test");
+    literal("authorization", "Bearer alice");
+    key.into_iter().for_each(|key| literal("idempotency-key", key));
+    client::frame(1, 4, stream, block.len(), &block)
+}
+
+// contract: R-7, P-7
+#[tokio::test]
+async fn half_a_request_whose_stream_is_reset_is_no_request() {
+    let bench = Bench::start().await;
+    let (proxy, upstream) = (&bench.proxy, &bench.upstream);
+    // NO_ERROR, which hyper takes for the body's end; what others say; and, of that, nothing: the connection closes.
+    for (round, code) in [Some(0), Some(0), Some(0), Some(1), Some(7), Some(8), None].into_iter().enumerate() {
+        for half in [&b"amou"[..], b""] {
+            for at_once in [true, false] {
+                let key = format!("{round}-{}-{at_once}", half.len());
+                for key in [Some(key.as_str()), None] {
+                    let mut client = Client::connect(proxy.address()).await;
+                    client.open().await;
+                    let mut frames = vec![post_begun(1, key)];
+                    if !half.is_empty() {
+                        frames.push(client::frame(0, 0, 1, half.len(), half));
+                    }
+                    frames.extend(code.map(|code: u8| client::frame(3, 0, 1, 4, &[0, 0, 0, code])));
+                    if at_once {
+                        client.send(&frames.concat()).await;
+                    } else {
+                        for frame in frames {
+                            client.send(&frame).await;
+                            pass(5).await;
+                        }
+                    }
+                    if code.is_some() {
+                        client.sync().await;
+                    }
+                    client.close().await;
+                }
+            }
+        }
+    }
+    pass(200).await;
+    assert!(upstream.requests().iter().all(|seen| !seen.executed), "{:?}", upstream.requests());
+    assert!(proxy.records("").await.is_empty());
+    proxy.post("/v1/charges").auth("Bearer alice").key("0-4-true").send().await.was(200, "executed");
+}
+
 // contract: P-4, section 8
 #[tokio::test]
 async fn what_is_left_of_reset_streams_is_bounded_and_not_lost() {

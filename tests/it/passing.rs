@@ -180,6 +180,40 @@ async fn clients_that_take_nothing_give_their_connections_up_to_others() {
     proxy.says(&["WARN", "an answer was broken off whose client took nothing of it"]).await;
 }
 
+// contract: R-13, P-7
+#[tokio::test]
+async fn an_answer_that_is_broken_off_does_not_end() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::start(Config::new(&upstream).upstream("max_connections = 1")).await;
+    // Without a length, only its last chunk says that it is whole.
+    let big = ["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4000000\r\n", &"x".repeat(64 << 20)].concat();
+    upstream.next(Script::raw(big));
+    let mut idle = proxy.get("/big").begin().await;
+    upstream.saw(1).await;
+    pass(1500).await;
+    proxy.get("/v1/a").send().await.was(200, "");
+    proxy.says(&["WARN", "an answer was broken off whose client took nothing of it"]).await;
+    let reply = soon(idle.reply()).await;
+    assert!(reply.as_ref().is_ok_and(|reply| reply.status == 200 && !reply.whole), "it looks whole");
+}
+
+// contract: R-23, P-7
+#[tokio::test]
+async fn an_upload_that_the_end_cuts_off_does_not_end() {
+    let upstream = Upstream::start().await;
+    for _ in 0..5 {
+        let mut proxy = Proxy::start(Config::new(&upstream).server("drain_timeout = \"100ms\"")).await;
+        let before = upstream.requests().len();
+        let mut client = proxy.connect().await;
+        client.write("PUT /v1/a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
+        upstream.saw(before + 1).await;
+        proxy.signal("TERM").await;
+        assert_eq!(proxy.exit().await, Some(1), "{}", proxy.said());
+    }
+    pass(100).await;
+    assert_eq!(upstream.executions(), 0);
+}
+
 // contract: P-7
 #[tokio::test]
 async fn clients_that_wait_for_the_upstream_keep_their_connections() {

@@ -15,11 +15,12 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use oncegate::{
     config::settled::Address,
-    server::{self, Connection, Connections, Handler, Interim, Limits, Listener, Refusal, Shared, Tls, TurnedAway},
+    server::{
+        self, Arriving, Connection, Connections, Handler, Interim, Limits, Listener, Refusal, Shared, Tls, TurnedAway,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -205,7 +206,7 @@ impl Handler for Echo {
 
     async fn handle(
         &self,
-        request: Request<Incoming>,
+        request: Request<Arriving>,
         connection: Arc<Connection>,
         interim: Option<Interim>,
     ) -> Response<Full<Bytes>> {
@@ -226,7 +227,7 @@ impl Handler for Echo {
     }
 }
 
-async fn echo(request: Request<Incoming>, connection: &Connection, interim: Option<Interim>) -> Response<Full<Bytes>> {
+async fn echo(request: Request<Arriving>, connection: &Connection, interim: Option<Interim>) -> Response<Full<Bytes>> {
     let line = format!("{} {} ", request.method(), request.uri());
     match request.uri().path() {
         // Answers without a look at the body.
@@ -266,7 +267,7 @@ async fn echo(request: Request<Incoming>, connection: &Connection, interim: Opti
 }
 
 /// Switches to a protocol in which the server says what the client says.
-fn upgrade(mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+fn upgrade(mut request: Request<Arriving>) -> Response<Full<Bytes>> {
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         if let Ok(tunnel) = upgraded.await {

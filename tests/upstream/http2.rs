@@ -253,6 +253,57 @@ async fn a_stream_within_goaways_last_id_is_lost() {
         .await;
 }
 
+// contract: R-11, P-2
+#[tokio::test]
+async fn an_answer_that_is_cut_off_without_an_error_is_not_whole() {
+    use tokio::io::AsyncWriteExt;
+    const HEAD: &[u8] = &[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88];
+    const LAST_HEAD: &[u8] = &[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88];
+    const HALF: &[u8] = b"\0\0\x03\0\0\0\0\0\x01par";
+    const LAST: &[u8] = b"\0\0\x03\0\x01\0\0\0\x01par";
+    const RESET: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+    let away = goaway(1, 0);
+    let none = goaway(0, 0);
+    let cases: [(&str, bool, &[&[u8]]); 8] = [
+        ("reset after half", false, &[HEAD, HALF, RESET]),
+        ("reset after the head", false, &[HEAD, RESET]),
+        ("going away after half", false, &[HEAD, HALF, &away]),
+        ("going away, and not having begun, after half", false, &[HEAD, HALF, &none]),
+        ("closed after half", false, &[HEAD, HALF]),
+        ("whole, then reset", true, &[HEAD, LAST, RESET]),
+        ("a whole head, then reset", true, &[LAST_HEAD, RESET]),
+        ("whole, then going away", true, &[HEAD, HALF, LAST, &away]),
+    ];
+    tokio::task::LocalSet::new()
+        .run_until(async {
+            for (what, whole, frames) in cases {
+                for at_once in [true, false] {
+                    let frames: Vec<_> = frames.iter().map(|frame| frame.to_vec()).collect();
+                    let upstreams = raw(async move |mut stream: TcpStream| {
+                        until_headers(&mut stream).await;
+                        if at_once {
+                            stream.write_all(&frames.concat()).await.unwrap();
+                        } else {
+                            for frame in frames {
+                                stream.write_all(&frame).await.unwrap();
+                                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                            }
+                        }
+                    })
+                    .await;
+                    match upstreams.get(0).send(post(), GUARDED).await {
+                        Ok(answer) => {
+                            let body = answer.into_body().collect().await;
+                            assert_eq!(body.is_ok(), whole, "{what}, at once: {at_once}: {body:?}");
+                        }
+                        Err(error) => assert!(!whole && matches!(error, SendError::Lost(_)), "{what}: {error:?}"),
+                    }
+                }
+            }
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn a_connection_that_is_going_away_takes_no_more_requests() {
     let (upstreams, connections) = serve(100, |mut connection| async move {
