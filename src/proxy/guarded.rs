@@ -192,7 +192,7 @@ impl<S: Store> Proxy<S> {
             Err(BoardError::Full) => refuse(Problem::StoreFull),
             // S-6: there is a record, and nobody can read it. Whatever the route says of a store that is down, its request
             // may have been executed.
-            Err(BoardError::Unavailable(StoreError::Damaged(_))) => refuse(Problem::StoreUnavailable),
+            Err(BoardError::Unavailable(StoreError::Damaged(_))) => refused(unreadable(), &route.policy, Some(id)),
             Err(BoardError::Unavailable(error)) => {
                 tracing::debug!(record = %id.short(), %error, "the store could not be asked");
                 self.without_store(Errand::new(visitor, body, id, keep), None, visit).await
@@ -206,15 +206,17 @@ impl<S: Store> Proxy<S> {
 
     /// `on_store_down`: refuse, and take back a claim that may exist; or forward unguarded, and settle it.
     async fn without_store(&self, errand: Errand, claim: Option<desk::Claim>, visit: &mut Visit) -> Reply {
+        // This process needs no store to know that the request is under way, or was executed.
+        let has_owner = claim.is_none() && self.shared.desk.has_owner(&errand.id);
         match errand.policy().on_store_down {
+            OnStoreDown::Reject if has_owner => refused(outstanding(), &errand.route().policy, Some(errand.id)),
             OnStoreDown::Reject => {
                 if let Some(claim) = claim {
                     self.shared.desk.withdraw(claim);
                 }
                 refused(Refusal::new(Problem::StoreUnavailable), &errand.route().policy, Some(errand.id))
             }
-            // This process needs no store to know that the request is under way, or was executed.
-            OnStoreDown::Forward if claim.is_none() && self.shared.desk.has_owner(&errand.id) => {
+            OnStoreDown::Forward if has_owner => {
                 visit.metrics.prevented(Prevented::Rejected);
                 let refusal = Refusal::new(Problem::InFlight).owner_age(Duration::ZERO);
                 refused(refusal, &errand.route().policy, Some(errand.id))
@@ -314,6 +316,22 @@ fn untaken() -> Refusal {
     Refusal::new(Problem::Overloaded).executed(Executed::Yes).detail(
         "The request was executed; too many answers wait for their clients to take this one, too. Repeat it with the same \
          key, and never with a new one.",
+    )
+}
+
+/// The store cannot be asked, and this process has the first try under way, or its outcome.
+fn outstanding() -> Refusal {
+    Refusal::new(Problem::StoreUnavailable).executed(Executed::Maybe).because("its first try is under way").detail(
+        "The first request with this idempotency key is under way or was executed, and its answer cannot be had while the \
+         idempotency store is away; repeat with the same key later, never with a new one.",
+    )
+}
+
+/// There is a record, and nobody knows what it says.
+fn unreadable() -> Refusal {
+    Refusal::new(Problem::StoreUnavailable).executed(Executed::Maybe).because("its record cannot be read").detail(
+        "The record of this idempotency key cannot be read, so the request may have been executed before; this try was not \
+         sent on. Find out before you send it with a new key.",
     )
 }
 

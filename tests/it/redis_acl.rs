@@ -86,8 +86,7 @@ async fn a_day(upstream: &Upstream, config: &Config, servers: &[&Server], databa
         assert_eq!(server.cli(&["ACL", "LOG"]), "", "{}", rules());
         server.cli(&[&["ACL", "SETUSER", "oncegate"][..], &FOR_DOCTOR].concat());
     }
-    let doctor = tokio::process::Command::new(binary()).arg("doctor").arg(second.file()).output();
-    let said = String::from_utf8(soon(doctor).await.unwrap().stdout).unwrap();
+    let (_, said) = doctor(&second).await;
     assert!(said.contains("writes and reads") && !said.contains("round trip failed"), "{said}");
     for server in servers {
         assert_eq!(server.cli(&["ACL", "LOG"]), "", "{said}");
@@ -152,4 +151,53 @@ async fn a_user_that_may_do_less_is_refused() {
     redis.cli(&["ACL", "SETUSER", "oncegate", "-getrange", "-zadd", "-set"]);
     proxy.charge("order-2").send().await.refused(503, "store-unavailable");
     assert!(!redis.cli(&["ACL", "LOG"]).is_empty(), "so the log above would have told");
+    let (code, said) = doctor(&proxy).await;
+    assert_eq!(code, Some(69), "{said}");
+    assert!(said.contains("may not run set, getrange, zadd:"), "{said}");
+    redis.cli(&["ACL", "SETUSER", "oncegate", "+getrange", "+set"]);
+    // Nobody would ever find what is not in the index.
+    proxy.charge("order-3").send().await.refused(503, "store-unavailable");
+    assert_eq!(proxy.metrics().await.sum("oncegate_store_up", &[]), 0.0);
+    redis.cli(&["ACL", "SETUSER", "oncegate", "+zadd", "-zrange"]);
+    upstream.next(Script::answer(502));
+    proxy.charge("order-4").send().await.was(502, "unknown");
+    // What cannot be looked through is not empty.
+    assert_eq!(proxy.admin("GET", "/records?state=unknown").send().await.status, 503);
+    redis.cli(&["ACL", "SETUSER", "oncegate", "+zrange"]);
+    assert_eq!(proxy.records("state=unknown").await.len(), 1);
+    assert_eq!(upstream.executions(), 2);
+}
+
+async fn doctor(proxy: &Proxy) -> (Option<i32>, String) {
+    let output = tokio::process::Command::new(binary()).arg("doctor").arg(proxy.file()).output();
+    let output = soon(output).await.unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_looks_at_a_cluster_as_the_documented_user() {
+    if !is_installed() {
+        return;
+    }
+    let (upstream, cluster) = (Upstream::start().await, Cluster::start(options()));
+    let proxy = Proxy::start(config(&upstream, &cluster.toml())).await;
+    let (_, said) = doctor(&proxy).await;
+    assert!(said.contains("may not ask whether it is whole"), "{said}");
+    assert_eq!(said.matches("writes and reads").count(), 3, "{said}");
+    assert!(!said.contains("may not run") && !said.contains("no node of the cluster answers"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_sees_a_replica_that_acknowledges_nothing() {
+    if !is_installed() {
+        return;
+    }
+    let (upstream, set) = (Upstream::start().await, Sentinel::start(options()));
+    let lines = format!("{}replicas = 2\n", set.toml());
+    let proxy = Proxy::start(config(&upstream, &lines)).await;
+    assert!(!doctor(&proxy).await.1.contains("acknowledged a write"));
+    set.replicas()[0].freeze();
+    let (code, said) = doctor(&proxy).await;
+    assert_eq!(code, Some(69), "{said}");
+    assert!(said.contains("replicas that acknowledged a write: 1; store.redis.replicas wants 2"), "{said}");
 }

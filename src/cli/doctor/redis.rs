@@ -1,9 +1,11 @@
 //! The Redis servers: reachable, willing, lasting, ours, and of one mind about the time.
 
 mod clocks;
+mod commands;
+pub(super) mod layout;
 mod mark;
 
-use std::{collections::BTreeSet, fs, io, time::Duration};
+use std::{fs, io, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, InfoDict, IntoConnectionInfo as _,
@@ -105,87 +107,6 @@ impl<'a> Doctor<'a> {
         client.get_multiplexed_async_connection_with_config(&timeouts).await
     }
 
-    /// Asks every sentinel who the master is; the first answer is believed.
-    async fn ask_sentinels(&self, master: &str, nodes: &[String], report: &mut Report) -> Vec<ConnectionInfo> {
-        let mut named = Vec::new();
-        for node in nodes {
-            let Some(info) = self.parsed(node, report) else { continue };
-            let subject = format!("sentinel {}", info.addr());
-            let template = info.clone();
-            let ask = async |info: ConnectionInfo| -> RedisResult<Option<(String, u16)>> {
-                let settings = info.redis_settings().clone().set_db(0);
-                let mut sentinel = self.connect(info.set_redis_settings(settings)).await?;
-                cmd("SENTINEL").arg("get-master-addr-by-name").arg(master).query_async(&mut sentinel).await
-            };
-            // Whether sentinels want the servers' credentials is said nowhere: like the store, without them next.
-            let answer = match (ask(info).await, node.as_str().into_connection_info()) {
-                (Err(_), Ok(bare)) => ask(bare).await,
-                (answer, _) => answer,
-            };
-            match answer {
-                Ok(Some((host, port))) => {
-                    report.ok(&subject, format!("says that the master of {master:?} is {host}:{port}"));
-                    named.push(elsewhere(&template, host, port));
-                }
-                Ok(None) => {
-                    report.failure(&subject, format!("knows no master {master:?}"), "mend store.redis.sentinel.master")
-                }
-                Err(error) => {
-                    report.warning(&subject, error.to_string(), "start it: with too few of them nothing fails over")
-                }
-            }
-        }
-        let addresses: BTreeSet<_> = named.iter().map(|info| info.addr().to_string()).collect();
-        if addresses.len() > 1 {
-            report.failure(
-                SUBJECT,
-                "the sentinels name different masters",
-                "wait for the failover to end, and ask again",
-            );
-        }
-        if named.is_empty() {
-            report.failure(SUBJECT, "no sentinel names a master", "mend store.redis.sentinel.nodes, or start them");
-        }
-        named.truncate(1);
-        named
-    }
-
-    /// Asks the first node that answers for the cluster's masters.
-    async fn ask_cluster(&self, nodes: &[String], report: &mut Report) -> Vec<ConnectionInfo> {
-        for node in nodes {
-            let Some(info) = self.parsed(node, report) else { continue };
-            let subject = format!("cluster node {}", info.addr());
-            let template = info.clone();
-            let answer: RedisResult<(String, String)> = async {
-                let mut node = self.connect(info).await?;
-                let state = cmd("CLUSTER").arg("INFO").query_async(&mut node).await?;
-                Ok((state, cmd("CLUSTER").arg("NODES").query_async(&mut node).await?))
-            }
-            .await;
-            match answer {
-                Ok((state, nodes)) => {
-                    let masters: Vec<_> =
-                        masters(&nodes).map(|(host, port)| elsewhere(&template, host, port)).collect();
-                    if state.contains("cluster_state:ok") {
-                        report.ok(&subject, format!("the cluster is whole: {} masters", masters.len()));
-                    } else {
-                        report.failure(
-                            &subject,
-                            "the cluster does not serve all slots",
-                            "redis-cli --cluster check says which",
-                        );
-                    }
-                    return masters;
-                }
-                Err(error) => {
-                    report.warning(&subject, error.to_string(), "start it, or name another in store.redis.cluster")
-                }
-            }
-        }
-        report.failure(SUBJECT, "no node of the cluster answers", "mend store.redis.cluster, or start them");
-        Vec::new()
-    }
-
     async fn examine_master(&self, info: ConnectionInfo, clocks: &mut Clocks, report: &mut Report) {
         let subject = format!("redis {}", info.addr());
         let template = info.clone();
@@ -194,6 +115,7 @@ impl<'a> Doctor<'a> {
             Err(error) => return report.failure(&subject, told(&error), remedy(&error)),
         };
         self.round_trip(&subject, &mut master, report).await;
+        commands::examine(self.redis, &subject, &mut master, report).await;
         mark::examine(self.store, &self.redis.prefix, &subject, &mut master, report).await;
         let facts: InfoDict = match cmd("INFO").query_async(&mut master).await {
             Ok(facts) => facts,
@@ -247,6 +169,7 @@ impl<'a> Doctor<'a> {
             match read {
                 Ok(read) if read == token => {
                     let took = begun.elapsed();
+                    self.acknowledged(subject, master, report).await;
                     // It would expire by itself.
                     let _: RedisResult<i64> = cmd("DEL").arg(&key).query_async(master).await;
                     break Ok(took);
@@ -268,6 +191,25 @@ impl<'a> Doctor<'a> {
             ),
             Ok(took) => report.ok(subject, format!("writes and reads ({})", shown(took))),
             Err((error, remedy)) => report.failure(subject, format!("the round trip failed: {error}"), remedy),
+        }
+    }
+
+    /// Whether as many replicas as a claim needs have what was written last on this connection (contract: S-2).
+    async fn acknowledged(&self, subject: &str, master: &mut MultiplexedConnection, report: &mut Report) {
+        let wanted = self.redis.replicas;
+        if wanted == 0 {
+            return;
+        }
+        let patience = u64::try_from(self.redis.timeout.as_millis() / 2).unwrap_or(u64::MAX).max(1);
+        let answer: RedisResult<u32> = cmd("WAIT").arg(wanted).arg(patience).query_async(master).await;
+        if let Ok(count) = answer
+            && count < wanted
+        {
+            report.failure(
+                subject,
+                format!("replicas that acknowledged a write: {count}; store.redis.replicas wants {wanted}"),
+                "start them, or see why they are slow: every guarded request is refused",
+            );
         }
     }
 
@@ -333,20 +275,6 @@ fn elsewhere(template: &ConnectionInfo, host: String, port: u16) -> ConnectionIn
         ConnectionAddr::Tcp(host, port)
     };
     template.clone().set_addr(address)
-}
-
-/// The masters in an answer of `CLUSTER NODES`: `ID HOST:PORT@BUS[,NAME] FLAGS MASTER …`.
-pub(super) fn masters(nodes: &str) -> impl Iterator<Item = (String, u16)> + '_ {
-    nodes.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let (address, flags) = (fields.next()?, fields.next()?);
-        let flags: Vec<_> = flags.split(',').collect();
-        if !flags.contains(&"master") || flags.contains(&"fail") || flags.contains(&"noaddr") {
-            return None;
-        }
-        let (host, port) = address.split('@').next()?.rsplit_once(':')?;
-        Some((host.to_owned(), port.parse().ok()?))
-    })
 }
 
 /// The replicas in an answer of `INFO`: `slave0:ip=HOST,port=PORT,state=online,…`.

@@ -252,7 +252,7 @@ fn of_a_clusters_nodes_the_masters_that_are_up_are_examined() {
                  292f 10.0.0.3:30003@31003 master,fail - 0 1426238318243 3 disconnected\n\
                  6ec2 :0@0 master,noaddr - 0 0 5 disconnected\n\
                  e7d1 ::1:30001@31001 myself,master - 0 0 1 connected 0-5460\n";
-    let masters: Vec<_> = redis::masters(nodes).collect();
+    let masters: Vec<_> = redis::layout::masters(nodes).collect();
     assert_eq!(masters, [("10.0.0.2".to_owned(), 30002), ("::1".to_owned(), 30001)]);
 }
 

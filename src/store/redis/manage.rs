@@ -179,8 +179,8 @@ impl RedisStore {
     pub(super) async fn beginning(&self, short: ShortId) -> Result<Vec<RecordId>, StoreError> {
         let bucket = keys::bucket(short.0[0], short.0[1]);
         // What an operator is called for is seldom settled: the index is quick, and SCAN is not.
-        let mut found: Vec<_> =
-            self.indexed(bucket..bucket + 1).await?.into_iter().filter(|id| id.short() == short).collect();
+        let indexed = self.indexed(bucket..bucket + 1).await.unwrap_or_default();
+        let mut found: Vec<_> = indexed.into_iter().filter(|id| id.short() == short).collect();
         if found.is_empty() {
             let server = self.servers.serving(bucket, self.deadline()).await?;
             let pattern = self.names.beginning(short);

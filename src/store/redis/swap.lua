@@ -14,15 +14,24 @@ if mine and seen == mine then
   return 1
 end
 if seen == (#ARGV[1] > 0 and ARGV[1]) then
+  -- The index helps operators; trouble with it must not make a step half done. But who may not write to it at all would
+  -- never find what is lost.
+  if ARGV[5] == '1' then
+    local noted = redis.pcall('ZADD', KEYS[2], 0, ARGV[4])
+    if type(noted) == 'table' and noted.err then
+      for _, sign in ipairs({ 'NOPERM', 'executing the script', 'ACL failure' }) do
+        if noted.err:find(sign, 1, true) then
+          return { err = 'NOPERM this user may not run ZADD' }
+        end
+      end
+    end
+  end
   if mine then
     redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
   else
     redis.call('DEL', KEYS[1])
   end
-  -- The index helps operators; trouble with it must not make a step half done.
-  if ARGV[5] == '1' then
-    redis.pcall('ZADD', KEYS[2], 0, ARGV[4])
-  else
+  if ARGV[5] ~= '1' then
     redis.pcall('ZREM', KEYS[2], ARGV[4])
   end
   return 1

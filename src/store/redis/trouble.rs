@@ -40,7 +40,13 @@ impl Trouble {
 
     /// Whether the server would refuse every write so: whichever record it is about.
     pub(super) fn is_of_the_server(&self) -> bool {
-        matches!(self, Self::Refused(error) if matches!(error.code(), Some("NOREPLICAS" | "MISCONF" | "NOPERM")))
+        let Self::Refused(error) = self else { return false };
+        match error.code() {
+            Some("NOREPLICAS" | "MISCONF" | "NOPERM") => true,
+            // Redis 7.0's way to say NOPERM of a command within a script.
+            Some("ERR") => error.detail().is_some_and(|detail| detail.contains("executing the script")),
+            Some(_) | None => false,
+        }
     }
 
     pub(super) fn remedy(&self) -> Remedy {

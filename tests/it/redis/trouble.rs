@@ -182,7 +182,9 @@ async fn an_answer_that_could_not_be_written_is_settled_late() {
     shared.upstream.release();
     let first = call.await.unwrap();
     first.was(200, "unsettled");
-    charge(&proxy, "k").send().await.refused(503, "store-unavailable");
+    // Nothing was sent on, and something was executed: who took a new key would be charged again.
+    assert_eq!(charge(&proxy, "k").send().await.refused(503, "store-unavailable").json()["executed"], "maybe");
+    assert_eq!(charge(&proxy, "another").send().await.refused(503, "store-unavailable").json()["executed"], "no");
     tokio::task::block_in_place(|| shared.redis.restart());
     eventually("the outcome is stored", || async {
         let reply = charge(&proxy, "k").send().await;
@@ -202,6 +204,7 @@ async fn without_the_store_nothing_is_forwarded_that_is_under_way_or_was_execute
     shared.upstream.saw(1).await;
     tokio::task::block_in_place(|| shared.redis.kill());
     charge(&proxy, "k").send().await.refused(409, "in-flight");
+    assert_eq!(proxy.metrics().await.sum("oncegate_refused_total", &[("reason", "in-flight")]), 1.0);
     shared.upstream.release();
     let first = owner.await.unwrap();
     first.was(200, "unsettled");

@@ -80,7 +80,18 @@ impl RedisStore {
         for buckets in buckets.chunks(BATCH) {
             let mut pages: Vec<(u16, usize)> = buckets.iter().map(|bucket| (*bucket, 0)).collect();
             while !pages.is_empty() {
-                let read = self.index_pages(server, &pages).await?;
+                let mut read = Vec::with_capacity(pages.len());
+                for ((bucket, _), page) in pages.iter().zip(self.index_pages(server, &pages).await?) {
+                    read.push(match page {
+                        Ok(entries) => entries,
+                        // Something else stands in its place: the other indices can be walked.
+                        Err(error @ StoreError::Damaged(_)) => {
+                            tracing::debug!(index = %self.names.open(*bucket), %error, "an index cannot be read");
+                            Vec::new()
+                        }
+                        Err(error) => return Err(error),
+                    });
+                }
                 let begins = |(entries, page): &(&Vec<Entry>, &(u16, usize))| page.1 == 0 && !entries.is_empty();
                 walk.indices += read.iter().zip(&pages).filter(begins).count() as u64;
                 let further = |((bucket, from), entries): (&(u16, usize), &Vec<Entry>)| {
@@ -113,18 +124,22 @@ impl RedisStore {
         Ok(filled.flat_map(|(buckets, _)| buckets).copied().collect())
     }
 
-    /// A page of each of these buckets' indices, from the entry that is named.
-    async fn index_pages(&self, server: &Arc<Server>, pages: &[(u16, usize)]) -> Result<Vec<Vec<Entry>>, StoreError> {
+    /// A page of each of these buckets' indices, from the entry that is named; or why it cannot be read.
+    async fn index_pages(
+        &self,
+        server: &Arc<Server>,
+        pages: &[(u16, usize)],
+    ) -> Result<Vec<Result<Vec<Entry>, StoreError>>, StoreError> {
         let mut commands = redis::pipe();
         for (bucket, from) in pages {
             let key = self.names.open(*bucket);
             commands.cmd("ZRANGE").arg(key).arg(*from).arg(from + PAGE - 1).arg("WITHSCORES");
         }
         let answers = server.ask_all(&commands, self.deadline()).await?;
-        Ok(answers.into_iter().map(entries).collect())
+        Ok(answers.into_iter().map(|answer| entries(answer).map_err(StoreError::from)).collect())
     }
 
-    /// The ids that these buckets' indices name.
+    /// The ids that these buckets' indices name; all of them, or an error.
     pub(in super::super) async fn indexed(&self, buckets: Range<u16>) -> Result<Vec<RecordId>, StoreError> {
         let mut ids = Vec::new();
         let mut pages: Vec<_> = buckets.map(|bucket| (bucket, 0)).collect();
@@ -135,6 +150,12 @@ impl RedisStore {
                 pages.iter().partition(|(bucket, _)| bucket == first || served.contains(bucket));
             let read = self.index_pages(&server, &mine).await?;
             for ((bucket, from), entries) in mine.iter().zip(read) {
+                let entries = entries.map_err(|error| match error {
+                    StoreError::Damaged(why) => {
+                        StoreError::Refused(format!("{} is no index: {why}", self.names.open(*bucket)))
+                    }
+                    other @ (StoreError::Full | StoreError::Refused(_) | StoreError::Unknown(_)) => other,
+                })?;
                 if entries.len() == PAGE {
                     others.push((*bucket, from + PAGE));
                 }
@@ -247,9 +268,11 @@ impl RedisStore {
     }
 }
 
-/// Reads `ZRANGE … WITHSCORES`: pairs of a member and its score.
-fn entries(answer: Value) -> Vec<Entry> {
-    let Value::Array(pairs) = answer else { return Vec::new() };
+/// Reads `ZRANGE … WITHSCORES`: pairs of a member and its score. What is refused is not empty.
+fn entries(answer: Value) -> Result<Vec<Entry>, Trouble> {
+    let Value::Array(pairs) = answer.extract_error().map_err(Trouble::of)? else {
+        return Err(Trouble::Doubt("ZRANGE was answered by something else".to_owned()));
+    };
     let entry = |pair: Value| {
         let Value::Array(pair) = pair else { return None };
         let [Value::BulkString(member), score] = &pair[..] else { return None };
@@ -257,5 +280,5 @@ fn entries(answer: Value) -> Vec<Entry> {
         let told = [END_TOLD, LAPSE_TOLD].into_iter().find(|told| *score >= f64::from(*told)).unwrap_or(0);
         Some(Entry { id: RecordId(member.as_slice().try_into().ok()?), told })
     };
-    pairs.into_iter().filter_map(entry).collect()
+    Ok(pairs.into_iter().filter_map(entry).collect())
 }
