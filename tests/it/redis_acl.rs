@@ -193,9 +193,9 @@ async fn doctor_sees_a_replica_that_acknowledges_nothing() {
         return;
     }
     let (upstream, set) = (Upstream::start().await, Sentinel::start(options()));
-    let lines = format!("{}replicas = 2\n", set.toml());
+    let lines = format!("{}replicas = 2\ntimeout = \"2s\"\n", set.toml());
     let proxy = Proxy::start(config(&upstream, &lines)).await;
-    assert!(!doctor(&proxy).await.1.contains("acknowledged a write"));
+    eventually("both acknowledge", || async { !doctor(&proxy).await.1.contains("acknowledged a write") }).await;
     set.replicas()[0].freeze();
     let (code, said) = doctor(&proxy).await;
     assert_eq!(code, Some(69), "{said}");
