@@ -192,6 +192,16 @@ impl State {
         }
     }
 
+    /// For how long a cell has read so: since it was claimed, its lease was over, or it was settled.
+    #[must_use]
+    pub fn age<R>(cell: &Cell<R>) -> Duration {
+        match &cell.record {
+            Record::InFlight { lease, running, .. } if cell.age < *lease => *running + cell.age,
+            Record::InFlight { lease, .. } => cell.age - *lease,
+            Record::Completed { .. } | Record::Unknown { .. } => cell.age,
+        }
+    }
+
     /// The state that a cell reads as: a lapsed lease is unknown (contract: R-18).
     #[must_use]
     pub fn of<R>(cell: &Cell<R>) -> Self {

@@ -99,6 +99,7 @@ macro_rules! suite {
                 a_record_that_stays_is_seen_once_while_others_come_and_go
                 a_page_holds_only_what_the_filter_asks_for
                 a_lapsed_record_is_listed_as_unknown
+                an_owner_is_as_old_as_its_claim_however_often_it_renews_its_lease
                 an_expired_record_is_not_listed
                 a_cursor_of_elsewhere_is_refused
                 a_record_is_found_by_its_short_id

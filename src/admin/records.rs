@@ -85,7 +85,8 @@ pub(super) fn unavailable(error: &StoreError) -> Problem {
     let detail = match error {
         StoreError::Full | StoreError::Refused(_) => format!("Nothing was changed: {error}."),
         StoreError::Damaged(_) => {
-            format!("Nothing was changed: {error}. Forgetting it with force=true throws it away.")
+            let detail = format!("Nothing was changed: {error}. Forgetting it with force=true throws it away.");
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).with("damaged", true);
         }
         StoreError::Unknown(_) => format!("Look again before repeating a change, which may have happened: {error}."),
     };

@@ -18,7 +18,9 @@ pub(super) fn record(id: &RecordId, Details { cell, replays }: &Details) -> Valu
     member("state", state.as_str().into());
     member("route", cell.route.to_string().into());
     member("version", cell.version.to_string().into());
-    member("age_seconds", seconds(cell.age));
+    // An owner writes again and again: what is asked of its record is since when it is at work.
+    let age = if state == State::InFlight { State::age(cell) } else { cell.age };
+    member("age_seconds", seconds(age));
     member("expires_in_seconds", seconds(cell.left));
     match &cell.record {
         Record::InFlight { lease, .. } => match state {

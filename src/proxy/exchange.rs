@@ -126,10 +126,11 @@ impl<S: Store> Proxy<S> {
         if let Err(reply) = tell.send(reply)
             && let Some(visit) = take(&slot)
         {
-            // The client went away; the account is closed all the same. Nothing was refused.
-            let (mut visit, mut reply) = (visit, reply);
-            visit.why = reply.why.take().or(Some("client-gone"));
-            drop(finish(visit, reply));
+            // The client went away; the account is closed all the same. Nothing was refused, and nothing sent.
+            let (mut visit, Reply { response, outcome, why, cause }) = (visit, reply);
+            visit.why = why.or(Some("client-gone"));
+            let response = response.map(|_unsent| Payload::empty());
+            drop(finish(visit, Reply { response, outcome, why: None, cause }));
         }
     }
 
@@ -174,9 +175,13 @@ impl<S: Store> Proxy<S> {
                     // What waits for the store is known all the same (P-5, R-14).
                     (_, _, Some(reason)) => {
                         metrics.unknown(reason);
+                        let then = match policy.on_unknown {
+                            OnUnknown::Hold => "its key is held until it is resolved or its time is over",
+                            OnUnknown::Retry => "its route runs it anew when it is repeated",
+                        };
                         tracing::warn!(
                             record = %id.short(), route = %route.name, reason = reason.as_str(),
-                            "nobody can say whether a request was executed; its key is held until it is resolved or its time is over"
+                            "nobody can say whether a request was executed; {then}"
                         );
                     }
                     (_, Settlement::Released(reason), None) => metrics.released(*reason),

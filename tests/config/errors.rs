@@ -71,6 +71,10 @@ cases! {
     a_misspelt_table: "[servers]\nlisten = \"0.0.0.0:8080\"\n";
     a_policy_key_under_server: table("[server]\nretention = \"24h\"");
     a_server_key_in_defaults: policy("drain_timeout = \"5s\"");
+    a_key_that_means_too_little: policy("timeout = \"30s\"");
+    a_key_that_means_too_little_in_an_upstream: table("[upstreams.b]\nurl = \"http://127.0.0.1:1\"\ntimeout = \"30s\"");
+    a_key_of_several_tables: policy("max_connections = 10");
+    a_url_in_a_route: format!("{BASE}[[routes]]\nname = \"a\"\npath = \"/\"\nurl = \"http://127.0.0.1:1\"\n");
     a_misspelt_policy_key_under_server: table("[server]\nretentoin = \"24h\"");
     a_key_like_no_other: table("[log]\ncolour = true");
     a_key_of_a_route_in_defaults: policy("path = \"/\"");

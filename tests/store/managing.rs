@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use oncegate::{
-    rule::{RecordId, RouteName},
+    rule::{Record, RecordId, RouteName},
     store::{Filter, State, Store, StoreError, Swap, Write},
 };
 
@@ -85,7 +85,9 @@ pub(crate) async fn a_page_holds_only_what_the_filter_asks_for(subject: impl Sub
     assert_eq!(keys(Filter { route: Some(route()), ..Filter::default() }).await, [0, 1, 2]);
     let older = |seconds| Filter { older: Some(Duration::from_secs(seconds)), ..Filter::default() };
     assert_eq!(keys(older(4)).await, [0, 1, 10, 11]);
-    assert!(keys(older(7)).await.is_empty());
+    // Its owner had been at work for three seconds when it was written.
+    assert_eq!(keys(older(7)).await, [0, 10]);
+    assert!(keys(older(10)).await.is_empty());
 }
 
 // contract: R-18
@@ -100,6 +102,14 @@ pub(crate) async fn a_lapsed_record_is_listed_as_unknown(subject: impl Subject) 
         assert_eq!(seen(&**store, &filter(State::Unknown, 6), 9).await.len(), 0, "the state's age, not the record's");
         let _lapsed = store.events().await;
     }
+}
+
+pub(crate) async fn an_owner_is_as_old_as_its_claim_however_often_it_renews_its_lease(subject: impl Subject) {
+    let Record::InFlight { fingerprint, lease, .. } = in_flight() else { panic!("an owner's record") };
+    subject.store().put(1, 1, Record::InFlight { fingerprint, lease, running: Duration::from_secs(240) }).await;
+    let older = |seconds| Filter { older: Some(Duration::from_secs(seconds)), ..Filter::default() };
+    assert_eq!(seen(&**subject.store(), &older(240), 9).await.len(), 1);
+    assert_eq!(seen(&**subject.store(), &older(300), 9).await.len(), 0);
 }
 
 // contract: R-20

@@ -138,6 +138,10 @@ impl Client {
                 "the record has changed meanwhile; nothing was done to it".to_owned(),
                 "look at it with `oncegate records show`, and decide anew",
             ),
+            StatusCode::SERVICE_UNAVAILABLE if refused.problem["damaged"] == true => (
+                "the record cannot be read".to_owned(),
+                "find out what became of its request; `oncegate records forget ID --force` throws the record away",
+            ),
             StatusCode::SERVICE_UNAVAILABLE => {
                 let remedy = "look at its log, and at `/readyz?store`; then try again";
                 (format!("the Oncegate at {place} cannot do that now"), remedy)

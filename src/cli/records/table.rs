@@ -65,13 +65,14 @@ pub(super) fn lines(record: &Value) -> String {
     out
 }
 
-/// When the record was last written, by this machine's calendar: to find its request in the logs of the upstream. A claim
-/// is written anew with each renewal of its lease.
+/// When the record was claimed or last written, by this machine's calendar: to find its request in the logs of the
+/// upstream. The claim of one that lapsed was written anew with each renewal of its lease.
 fn written(record: &Value, now: SystemTime) -> Option<(&'static str, String)> {
     let age = Duration::try_from_secs_f64(record["age_seconds"].as_f64()?).ok()?;
     let when = humantime::format_rfc3339_seconds(now.checked_sub(age)?).to_string();
     let what = match (text(record, "state"), text(record, "reason")) {
-        ("in_flight", _) | ("unknown", "lapsed") => "renewed",
+        ("in_flight", _) => "claimed",
+        ("unknown", "lapsed") => "renewed",
         _ => "settled",
     };
     Some((what, when))
@@ -183,7 +184,7 @@ mod tests {
         let settled = json!({"state": "unknown", "reason": "lost", "age_seconds": 61.5});
         assert_eq!(told(settled), Some(("settled", "1970-01-01T23:58:58Z".to_owned())));
         let running = json!({"state": "in_flight", "age_seconds": 0.0});
-        assert_eq!(told(running), Some(("renewed", "1970-01-02T00:00:00Z".to_owned())));
+        assert_eq!(told(running), Some(("claimed", "1970-01-02T00:00:00Z".to_owned())));
         let lapsed = json!({"state": "unknown", "reason": "lapsed", "age_seconds": 1.0});
         assert_eq!(told(lapsed).map(|(what, _)| what), Some("renewed"));
         assert_eq!(told(json!({"state": "unknown"})), None);

@@ -21,7 +21,21 @@ pub(super) fn suggest(key: &str, holds_table: bool, tables: &[Table], title: &st
             .filter(|(distance, doc)| *distance <= doc.key.len().max(3) / 3)
             .min_by_key(|(distance, _)| *distance)
     };
+    let own_like_it = longer(&written, tables);
+    let mut elsewhere: Vec<_> =
+        reference().iter().filter(|doc| !here(&doc.table) && doc.key == written).map(|doc| doc.table).collect();
+    // Whoever writes of requests means upstreams rather than the store.
+    elsewhere.sort_by_key(|table| *table != Table::Upstream);
+    let elsewhere: Vec<_> = elsewhere.into_iter().map(Table::title).collect();
     match (nearest(true), nearest(false)) {
+        (None, _) if own_like_it.len() > 1 => {
+            ("says too little".to_owned(), format!("say which {written} is meant: {}", or(&own_like_it)))
+        }
+        // Whoever takes the first of several means another.
+        (own, Some((0, _))) if elsewhere.len() > 1 && own.is_none_or(|(distance, _)| distance > 0) => (
+            format!("belongs in {}", elsewhere.join(", ")),
+            format!("`{written}` is a key of each of these: put it where it is meant"),
+        ),
         (own, Some((0, doc))) if own.is_none_or(|(distance, _)| distance > 0) => {
             let table = doc.table.title();
             let label = format!("belongs in {table}");
@@ -55,6 +69,21 @@ pub(super) fn suggest(key: &str, holds_table: bool, tables: &[Table], title: &st
             keys.sort_unstable();
             (String::new(), format!("{} takes {}", title, keys.join(", ")))
         }
+    }
+}
+
+/// The keys of these tables that say what kind of a thing is meant: `connect_timeout` for `timeout`.
+fn longer(written: &str, tables: &[Table]) -> Vec<&'static str> {
+    let keys = tables.iter().flat_map(|table| table.keys()).map(|doc| doc.key);
+    keys.filter(|key| key.strip_suffix(written).is_some_and(|front| front.ends_with('_'))).collect()
+}
+
+fn or(keys: &[&str]) -> String {
+    let quoted: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        Some((last, _)) => last.clone(),
+        None => String::new(),
     }
 }
 

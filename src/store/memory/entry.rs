@@ -124,6 +124,16 @@ impl Entry {
         }
     }
 
+    /// For how long it has read so: an owner that was at work when it was written, since it had claimed the record.
+    pub(super) fn age(&self, now: Millis) -> Millis {
+        let (state, since) = self.state(now);
+        let before = match &self.body {
+            Body::InFlight { running, .. } if state == State::InFlight => millis(*running),
+            Body::InFlight { .. } | Body::Completed(_) | Body::Unknown { .. } => 0,
+        };
+        now.saturating_sub(since).saturating_add(before)
+    }
+
     /// When its owner's silence makes it read as unknown.
     pub(super) fn lease_end(&self) -> Option<Millis> {
         match &self.body {

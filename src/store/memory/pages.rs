@@ -81,8 +81,7 @@ impl MemoryStore {
 
 fn matches(filter: &Filter, entry: &Entry, now: Millis) -> bool {
     let Filter { state, route, older } = filter;
-    let (is, since) = entry.state(now);
-    state.is_none_or(|state| state == is)
+    state.is_none_or(|state| state == entry.state(now).0)
         && route.as_ref().is_none_or(|route| route == entry.route())
-        && older.is_none_or(|older| Duration::from_millis(now.saturating_sub(since)) >= older)
+        && older.is_none_or(|older| Duration::from_millis(entry.age(now)) >= older)
 }

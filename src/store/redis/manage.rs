@@ -3,7 +3,7 @@
 //! Records in flight or unknown are named by the buckets' indices; all others are found by SCAN over the masters, a
 //! bounded part of it for each page, which never blocks Redis.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use redis::{Value, cmd};
 
@@ -15,7 +15,7 @@ use super::{
     server::Server,
 };
 use crate::{
-    rule::{Cell, Record, RecordId, Stored, record::ShortId},
+    rule::{RecordId, record::ShortId},
     store::{Details, Filter, Page, State, StoreError},
 };
 
@@ -254,15 +254,7 @@ impl RedisStore {
 fn fits(filter: &Filter, details: &Details) -> bool {
     filter.state.is_none_or(|state| State::of(&details.cell) == state)
         && filter.route.as_ref().is_none_or(|route| *route == details.cell.route)
-        && filter.older.is_none_or(|older| since(&details.cell) >= older)
-}
-
-/// The age of the state that a record reads as: a lapsed one is unknown since its lease was over (contract: R-18).
-fn since(cell: &Cell<Stored>) -> Duration {
-    match &cell.record {
-        Record::InFlight { lease, .. } if cell.age >= *lease => cell.age - *lease,
-        Record::InFlight { .. } | Record::Completed { .. } | Record::Unknown { .. } => cell.age,
-    }
+        && filter.older.is_none_or(|older| State::age(&details.cell) >= older)
 }
 
 #[cfg(test)]
