@@ -180,6 +180,9 @@ fn check<B>(request: &Request<B>, max_head: usize) -> Result<(), Reason> {
     if fields.keys().any(|name| guard::looks_like_framing(name.as_str().as_bytes())) {
         return Err(Reason::Lookalike);
     }
+    if fields.values().any(|value| has_blank_end(value.as_bytes())) {
+        return Err(Reason::FieldValue);
+    }
     if fields.contains_key(http::header::TRANSFER_ENCODING) {
         return Err(Reason::Coding);
     }
@@ -188,6 +191,12 @@ fn check<B>(request: &Request<B>, max_head: usize) -> Result<(), Reason> {
         return Err(Reason::Expectation);
     }
     Ok(())
+}
+
+/// HTTP/1.1 takes such blanks for no part of the value, and whoever comes next may speak it.
+fn has_blank_end(value: &[u8]) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_blank(value.first()) || is_blank(value.last())
 }
 
 #[cfg(test)]
@@ -239,5 +248,10 @@ mod tests {
             Err(Reason::LengthRepeated)
         );
         assert_eq!(checked(Request::options("*").header("host", "a")), Ok(()));
+        let valued = |value: &str| checked(Request::post("/x").header("host", "a").header("idempotency-key", value));
+        for value in [" k", "k ", "\tk", "k\t", " "] {
+            assert_eq!(valued(value), Err(Reason::FieldValue), "{value:?}");
+        }
+        assert_eq!((valued("k k"), valued("")), (Ok(()), Ok(())));
     }
 }

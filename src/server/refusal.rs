@@ -112,6 +112,8 @@ reasons! {
     ObsFold = "obs-fold" BAD_REQUEST "A header field is folded over several lines.";
     /// A field name that is no token; space before the colon; no colon (RFC 9112 s5.1).
     FieldName = "field-name" BAD_REQUEST "A header field's name is malformed.";
+    /// A field value that begins or ends with a space or tab, in HTTP/2 (RFC 9113 s8.2.1).
+    FieldValue = "field-value" BAD_REQUEST "A header field's value begins or ends with a blank.";
     /// A name that equals a framing field's once `_` is read as `-`, as many an upstream does.
     Lookalike = "lookalike-name" BAD_REQUEST "A header field's name could be taken for that of a framing field.";
     /// No Host (RFC 9112 s3.2).
