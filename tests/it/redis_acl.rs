@@ -163,6 +163,7 @@ async fn a_user_that_may_do_less_is_refused() {
     proxy.charge("order-4").send().await.was(502, "unknown");
     // What cannot be looked through is not empty.
     assert_eq!(proxy.admin("GET", "/records?state=unknown").send().await.status, 503);
+    proxy.says(&["WARN", "cannot all be looked through"]).await;
     redis.cli(&["ACL", "SETUSER", "oncegate", "+zrange"]);
     assert_eq!(proxy.records("state=unknown").await.len(), 1);
     assert_eq!(upstream.executions(), 2);

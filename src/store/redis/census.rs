@@ -44,6 +44,7 @@ pub(super) struct Census {
     /// Keys that each server had evicted when it was last looked at.
     evicted: HashMap<String, u64>,
     persistence_told: bool,
+    unread_told: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -68,7 +69,8 @@ impl Census {
     pub(super) fn new(every: Duration) -> Self {
         let name = getrandom::u64().expect("the system's random source answers");
         let (walked, examined) = (None, None);
-        Self { every, walked, examined, name, lost: HashMap::new(), evicted: HashMap::new(), persistence_told: false }
+        let (lost, evicted, persistence_told, unread_told) = (HashMap::new(), HashMap::new(), false, false);
+        Self { every, walked, examined, name, lost, evicted, persistence_told, unread_told }
     }
 }
 
@@ -130,6 +132,10 @@ impl RedisStore {
         }
         events.append(&mut walk.events);
         let whole = walked?;
+        if let (Some(error), false) = (&walk.unread, census.unread_told) {
+            tracing::warn!(%error, "records that are not settled cannot all be looked through: what is lost there is not told");
+        }
+        census.unread_told = walk.unread.is_some();
         walk.tally.completed = self.settled(&walk).await?;
         if !whole {
             // What a server that is away holds is not gone: its end is still to be told, and it still counts.

@@ -47,6 +47,8 @@ pub(super) struct Walk {
     pub(super) tally: Tally,
     /// Indices that name something.
     pub(super) indices: u64,
+    /// Why an index could not be read, if one could not.
+    pub(super) unread: Option<StoreError>,
 }
 
 impl RedisStore {
@@ -66,7 +68,7 @@ impl RedisStore {
                 Ok(false)
             }
             Some((_, error)) => Err(error),
-            None => Ok(true),
+            None => Ok(walk.unread.is_none()),
         }
     }
 
@@ -84,12 +86,13 @@ impl RedisStore {
                 for ((bucket, _), page) in pages.iter().zip(self.index_pages(server, &pages).await?) {
                     read.push(match page {
                         Ok(entries) => entries,
-                        // Something else stands in its place: the other indices can be walked.
-                        Err(error @ StoreError::Damaged(_)) => {
+                        // Its slot is on its way, something else stands in its place: the others can be read.
+                        Err(error @ (StoreError::Damaged(_) | StoreError::Refused(_))) => {
                             tracing::debug!(index = %self.names.open(*bucket), %error, "an index cannot be read");
+                            walk.unread = Some(error);
                             Vec::new()
                         }
-                        Err(error) => return Err(error),
+                        Err(error @ (StoreError::Full | StoreError::Unknown(_))) => return Err(error),
                     });
                 }
                 let begins = |(entries, page): &(&Vec<Entry>, &(u16, usize))| page.1 == 0 && !entries.is_empty();
