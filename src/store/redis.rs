@@ -31,6 +31,7 @@ use tokio::sync::Mutex;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::codec::hold as codec_holds;
+pub(crate) use self::servers::masters;
 use self::{
     census::Census,
     codec::{Codec, Damaged, PEEK, Summary},

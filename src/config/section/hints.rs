@@ -28,9 +28,10 @@ pub(super) fn suggest(key: &str, holds_table: bool, tables: &[Table], title: &st
     elsewhere.sort_by_key(|table| *table != Table::Upstream);
     let elsewhere: Vec<_> = elsewhere.into_iter().map(Table::title).collect();
     match (nearest(true), nearest(false)) {
-        (None, _) if own_like_it.len() > 1 => {
-            ("says too little".to_owned(), format!("say which {written} is meant: {}", or(&own_like_it)))
-        }
+        (None, _) if own_like_it.len() > 1 => (
+            "says too little".to_owned(),
+            format!("say which {written} is meant: {}", any_of(own_like_it.iter().map(|key| format!("`{key}`")))),
+        ),
         // Whoever takes the first of several means another.
         (own, Some((0, _))) if elsewhere.len() > 1 && own.is_none_or(|(distance, _)| distance > 0) => (
             format!("belongs in {}", elsewhere.join(", ")),
@@ -76,15 +77,6 @@ pub(super) fn suggest(key: &str, holds_table: bool, tables: &[Table], title: &st
 fn longer(written: &str, tables: &[Table]) -> Vec<&'static str> {
     let keys = tables.iter().flat_map(|table| table.keys()).map(|doc| doc.key);
     keys.filter(|key| key.strip_suffix(written).is_some_and(|front| front.ends_with('_'))).collect()
-}
-
-fn or(keys: &[&str]) -> String {
-    let quoted: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
-    match quoted.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        Some((last, _)) => last.clone(),
-        None => String::new(),
-    }
 }
 
 /// The first sentence of what a key means: whoever mistyped it need not be told its fine print.
@@ -145,10 +137,15 @@ pub(super) fn expected(key: &str, tables: &[Table]) -> (&'static str, String) {
 }
 
 fn one_of(words: &[&str]) -> String {
-    let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
-    match quoted.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("say {} or {last}", rest.join(", ")),
-        Some((last, _)) => format!("say {last}"),
+    format!("say {}", any_of(words.iter().map(|word| format!("\"{word}\""))))
+}
+
+/// `a, b or c`.
+fn any_of(words: impl Iterator<Item = String>) -> String {
+    let words: Vec<_> = words.collect();
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        Some((last, _)) => last.clone(),
         None => String::new(),
     }
 }

@@ -14,6 +14,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use redis::{Cmd, ConnectionInfo, Value};
 use tokio::time::{sleep, timeout_at};
 
+pub(crate) use self::lookup::masters;
 use super::{
     dialer::{Dialer, elsewhere},
     keys::{self, BUCKETS, Names},

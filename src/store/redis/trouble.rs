@@ -43,8 +43,10 @@ impl Trouble {
         let Self::Refused(error) = self else { return false };
         match error.code() {
             Some("NOREPLICAS" | "MISCONF" | "NOPERM") => true,
-            // Redis 7.0's way to say NOPERM of a command within a script.
-            Some("ERR") => error.detail().is_some_and(|detail| detail.contains("executing the script")),
+            // How Redis 7.0, and later ones, say NOPERM of a command within a script.
+            Some("ERR") => error.detail().is_some_and(|detail| {
+                ["executing the script", "ACL failure in script"].iter().any(|sign| detail.contains(sign))
+            }),
             Some(_) | None => false,
         }
     }

@@ -6,10 +6,10 @@ use redis::{Cmd, aio::MultiplexedConnection, cmd};
 use super::{PROBE_MS, Report, told};
 use crate::config::settled::{Redis, RedisServers};
 
-/// Runs each command once, on keys of the prefix that expire at once; says which are not allowed.
+/// Runs each command once, on keys of the prefix that are deleted at once; says which are not allowed.
 pub(super) async fn examine(redis: &Redis, subject: &str, master: &mut MultiplexedConnection, report: &mut Report) {
     let token = format!("{:08x}", getrandom::u32().unwrap_or_default());
-    let commands = commands(redis, &format!("{}doctor:{token}", redis.prefix));
+    let commands = commands(redis, &format!("{}{{doctor:{token}}}", redis.prefix));
     let mut pipe = redis::pipe();
     for (_, command) in &commands {
         pipe.add_command(command.clone());
@@ -33,7 +33,8 @@ pub(super) async fn examine(redis: &Redis, subject: &str, master: &mut Multiplex
 
 /// Each command by its name in a rule, with arguments that do no harm.
 fn commands(redis: &Redis, probe: &str) -> Vec<(&'static str, Cmd)> {
-    let index = format!("{probe}:index");
+    // In the same slot.
+    let index = format!("{probe}index");
     let keyed = |name: &str, key: &str| cmd(name).arg(key).to_owned();
     let mut commands = vec![
         ("set", keyed("SET", probe).arg("x").arg("PX").arg(PROBE_MS).to_owned()),
@@ -46,7 +47,7 @@ fn commands(redis: &Redis, probe: &str) -> Vec<(&'static str, Cmd)> {
         ("zadd", keyed("ZADD", &index).arg(0).arg("x").to_owned()),
         ("zrange", keyed("ZRANGE", &index).arg(0).arg(0).to_owned()),
         ("zrem", keyed("ZREM", &index).arg("x").to_owned()),
-        ("del", keyed("DEL", probe)),
+        ("del", keyed("DEL", probe).arg(&index).to_owned()),
         ("eval", cmd("EVAL").arg("return 1").arg(0).to_owned()),
         ("evalsha", cmd("EVALSHA").arg("0".repeat(40)).arg(0).to_owned()),
         ("script|load", cmd("SCRIPT").arg("LOAD").arg("return 1").to_owned()),

@@ -72,9 +72,7 @@ impl Doctor<'_> {
             let answer = match answer {
                 // The store needs neither: it asks for the slots.
                 Err(error) if error.code() == Some("NOPERM") => match self.masters_by_slots(info).await {
-                    Ok(named) => {
-                        let masters: Vec<_> =
-                            named.into_iter().map(|(host, port)| elsewhere(&template, host, port)).collect();
+                    Ok(masters) => {
                         report.warning(
                             &subject,
                             format!(
@@ -113,23 +111,17 @@ impl Doctor<'_> {
         Vec::new()
     }
 
-    async fn masters_by_slots(&self, node: ConnectionInfo) -> RedisResult<BTreeSet<(String, u16)>> {
-        type Node = (String, u16);
-        let own = node.addr().clone();
-        let mut node = self.connect(node).await?;
-        let ranges: Vec<Vec<redis::Value>> = cmd("CLUSTER").arg("SLOTS").query_async(&mut node).await?;
-        let master = |range: Vec<redis::Value>| {
-            let redis::Value::Array(mut fields) = range.into_iter().nth(2)? else { return None };
-            fields.truncate(2);
-            let (host, port): Node = redis::from_redis_value(redis::Value::Array(fields)).ok()?;
-            // A node that does not know its own host tells of none.
-            let host = match (&own, host.is_empty()) {
-                (ConnectionAddr::Tcp(own, _) | ConnectionAddr::TcpTls { host: own, .. }, true) => own.clone(),
-                (_, _) => host,
-            };
-            Some((host, port))
+    async fn masters_by_slots(&self, node: ConnectionInfo) -> RedisResult<Vec<ConnectionInfo>> {
+        let mut connection = self.connect(node.clone()).await?;
+        let slots = cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await?;
+        let master = |(host, port)| match (host, node.addr()) {
+            (Some(host), _) => elsewhere(&node, host, port),
+            (None, ConnectionAddr::Tcp(own, _) | ConnectionAddr::TcpTls { host: own, .. }) => {
+                elsewhere(&node, own.clone(), port)
+            }
+            (None, _) => node.clone(),
         };
-        Ok(ranges.into_iter().filter_map(master).collect())
+        Ok(crate::store::redis::masters(slots).unwrap_or_default().into_iter().map(master).collect())
     }
 }
 

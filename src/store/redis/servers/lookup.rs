@@ -1,6 +1,6 @@
 //! Asking sentinels and nodes who serves what.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use redis::{Cmd, ConnectionInfo, Value, cmd};
 use tokio::{task::JoinSet, time::timeout_at};
@@ -139,6 +139,11 @@ fn ranges(answer: Value) -> Option<Vec<Range>> {
         Some(Range { first, last, host, port: number(master.get(1)?)? })
     };
     ranges.into_iter().map(range).collect()
+}
+
+/// The masters in an answer of `CLUSTER SLOTS`, each once; no host: that of the node which was asked.
+pub(crate) fn masters(slots: Value) -> Option<BTreeSet<(Option<String>, u16)>> {
+    Some(ranges(slots)?.into_iter().map(|range| (range.host, range.port)).collect())
 }
 
 fn number(value: &Value) -> Option<u16> {
